@@ -1,0 +1,18 @@
+//! reelhook: a webhook receiver for generated media.
+//!
+//! A provider's callback arrives over HTTP, is verified and recorded before it is answered, and every file it
+//! announces is downloaded, checksummed and served. Five floors; a module imports only floors below its own
+//! (`tests/layers.rs` holds it to that):
+//!
+//! | floor | modules |
+//! | --- | --- |
+//! | 4 | `cli`: the commands, and the only place that wires the parts together |
+//! | 3 | `http`: routes, the accept loop, authentication, status codes |
+//! | 2 | `ingest`: a delivery, from bytes to commit · `download`: a queued file, from claim to settlement |
+//! | 1 | `store`: all SQL · `storage`: files on disk · `worker`: the claim loop · `egress`: the guarded HTTP client |
+//! | 0 | `provider`: the dialect as pure functions · `config` · `clock` · `retry` · `shutdown` · `telemetry` |
+//!
+//! To follow one callback, read `http::callbacks` → `ingest` → `store::record` → `download`.
+
+pub mod clock;
+pub mod shutdown;

@@ -1,0 +1,3 @@
+//! The `reelhook` program: see the library for everything.
+
+fn main() {}
