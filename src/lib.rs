@@ -15,4 +15,5 @@
 //! To follow one callback, read `http::callbacks` → `ingest` → `store::record` → `download`.
 
 pub mod clock;
+pub mod provider;
 pub mod shutdown;
