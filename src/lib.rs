@@ -15,5 +15,8 @@
 //! To follow one callback, read `http::callbacks` → `ingest` → `store::record` → `download`.
 
 pub mod clock;
+pub mod config;
 pub mod provider;
+pub mod retry;
 pub mod shutdown;
+pub mod telemetry;

@@ -1,0 +1,279 @@
+//! What must hold between the values of a configuration before anything starts.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+use super::error::{Place, Problem};
+use super::secret::Secret;
+use super::{Config, Source, SourceName};
+
+/// Characters that a token must at least have: 24 of a 64-letter alphabet are 144 bits.
+const MIN_TOKEN: usize = 24;
+
+const DAY: Duration = Duration::from_hours(24);
+
+impl Config {
+    /// All reasons not to start with this configuration; none if it is fine.
+    pub fn check(&self) -> Vec<Problem> {
+        let mut checks = Checks {
+            config: self,
+            problems: Vec::new(),
+        };
+        checks.public_url();
+        for (name, source) in &self.sources {
+            checks.source(name, source);
+        }
+        checks.api();
+        checks.ingest();
+        checks.downloads();
+        checks.egress();
+        checks.storage();
+        checks.problems
+    }
+
+    /// A problem with a key, at the place where the key was set or its section opened.
+    pub(super) fn problem(&self, key: String, message: String) -> Problem {
+        let place = self.place(&key).cloned();
+        Problem { key, place, message }
+    }
+
+    fn place(&self, key: &str) -> Option<&Place> {
+        let section = key.rsplit_once('.').map(|(section, _)| section);
+        self.origin
+            .places
+            .get(key)
+            .or_else(|| self.origin.places.get(section?))
+    }
+
+    /// Why others can reach us, as the beginning of a sentence; `None` if they cannot.
+    fn exposure(&self) -> Option<String> {
+        if self.listens_off_loopback() {
+            return Some(format!(
+                "listen = \"{}\" can be reached from other machines",
+                self.listen
+            ));
+        }
+        let public = self
+            .public_url
+            .as_ref()
+            .filter(|url| !super::names_loopback(url))?;
+        let host = public.host_str().unwrap_or_default();
+        Some(format!(
+            "public_url names {host}, and the proxy or tunnel behind it makes a loopback address public"
+        ))
+    }
+}
+
+/// The path a `file:` URL names on this machine.
+pub(super) fn file_path(url: &str) -> Option<PathBuf> {
+    let url = Url::parse(url).ok().filter(|url| url.scheme() == "file")?;
+    url.to_file_path().ok()
+}
+
+struct Checks<'a> {
+    config: &'a Config,
+    problems: Vec<Problem>,
+}
+
+impl Checks<'_> {
+    fn refuse(&mut self, key: impl Into<String>, message: impl Into<String>) {
+        self.problems
+            .push(self.config.problem(key.into(), message.into()));
+    }
+
+    fn public_url(&mut self) {
+        if let Some(url) = &self.config.public_url {
+            self.web_url("public_url", url);
+        }
+    }
+
+    /// A URL that others are appended to.
+    fn web_url(&mut self, key: &str, url: &Url) {
+        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+            self.refuse(key, "must be an http or https URL");
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            self.refuse(
+                key,
+                "must have no query and no fragment: other paths are appended to it",
+            );
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            self.refuse(key, "must have no user name and no password");
+        }
+    }
+
+    fn source(&mut self, name: &SourceName, source: &Source) {
+        let key = |key: &str| format!("sources.{name}.{key}");
+        if let Some(exposure) = self.config.exposure()
+            && source.is_unverified()
+            && !source.allow_unverified
+        {
+            let message = format!(
+                "{exposure}, and source {name} takes callbacks from anyone: set this to the keys the provider signs \
+                 with, or {} if it does not sign, or {} = true to accept forged callbacks",
+                key("tokens"),
+                key("allow_unverified"),
+            );
+            self.refuse(key("hmac_keys"), message);
+        }
+        self.hmac_keys(&key("hmac_keys"), &source.hmac_keys);
+        self.tokens(&key("tokens"), &source.tokens);
+        self.api_key(&key("api_key"), source.api_key.as_ref());
+        self.web_url(&key("api_url"), &source.api_url);
+        self.confirm(name, source);
+        if source.timestamp_tolerance.is_zero() || source.timestamp_tolerance > DAY {
+            self.refuse(
+                key("timestamp_tolerance"),
+                "must be more than 0 and at most 24h; 5m is usual",
+            );
+        }
+        let host = |host: &String| !host.is_empty() && !host.contains(['/', '@', ' ', '?', '#']);
+        if !source.allowed_hosts.iter().all(host) {
+            self.refuse(
+                key("allowed_hosts"),
+                "lists host names such as \"cdn.example.com\", without scheme and path",
+            );
+        }
+    }
+
+    fn hmac_keys(&mut self, key: &str, keys: &[Secret]) {
+        if keys.iter().any(|secret| secret.expose().is_empty()) {
+            self.refuse(
+                key,
+                "contains an empty key, with which anyone could sign; remove it",
+            );
+        }
+        if keys
+            .iter()
+            .any(|secret| secret.expose().trim() != secret.expose())
+        {
+            self.refuse(key, "contains a key with blanks around it; remove them");
+        }
+    }
+
+    fn tokens(&mut self, key: &str, tokens: &[Secret]) {
+        let permitted = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+        for (n, token) in tokens.iter().map(Secret::expose).enumerate() {
+            if token.len() < MIN_TOKEN || !token.bytes().all(permitted) {
+                let message = format!(
+                    "token {} must be {MIN_TOKEN} or more characters of A-Z a-z 0-9 _ -; make one with \
+                     `openssl rand -hex 24`",
+                    n + 1
+                );
+                self.refuse(key, message);
+            }
+        }
+    }
+
+    fn api_key(&mut self, key: &str, api_key: Option<&Secret>) {
+        if api_key.is_some_and(|secret| !secret.expose().bytes().all(|b| b.is_ascii_graphic())) {
+            self.refuse(key, "contains blanks or characters that cannot stand in a header");
+        }
+    }
+
+    fn confirm(&mut self, name: &SourceName, source: &Source) {
+        if !source.confirm() {
+            return;
+        }
+        let why = match source.confirm {
+            Some(_) => "",
+            None => {
+                "true by default here, for there is an api_key to ask with and no hmac_keys to rely on; but "
+            }
+        };
+        self.refuse(
+            format!("sources.{name}.confirm"),
+            format!("{why}asking the provider before downloading is not in this version; set sources.{name}.confirm = false"),
+        );
+    }
+
+    fn api(&mut self) {
+        let tokens = &self.config.api.tokens;
+        if let Some(exposure) = self.config.exposure()
+            && tokens.is_empty()
+        {
+            let message = format!(
+                "{exposure}, and without a token anyone could read and delete tasks and files: set at least one"
+            );
+            self.refuse("api.tokens", message);
+        }
+        self.tokens("api.tokens", tokens);
+        for (name, source) in &self.config.sources {
+            if source.tokens.iter().any(|token| tokens.contains(token)) {
+                self.refuse(
+                    format!("sources.{name}.tokens"),
+                    "shares a token with api.tokens; the provider sees and logs the callback URL, so use another",
+                );
+            }
+        }
+    }
+
+    fn ingest(&mut self) {
+        let ingest = &self.config.ingest;
+        self.above_zero("ingest.body_timeout", ingest.body_timeout);
+        self.above_zero("ingest.header_timeout", ingest.header_timeout);
+        if ingest.max_body == 0 {
+            self.refuse("ingest.max_body", "must be more than 0");
+        }
+        if ingest.max_inflight < ingest.max_body {
+            self.refuse(
+                "ingest.max_inflight",
+                "must be at least ingest.max_body, else not even one such body gets in",
+            );
+        }
+    }
+
+    fn downloads(&mut self) {
+        let downloads = &self.config.downloads;
+        self.above_zero("downloads.connect_timeout", downloads.connect_timeout);
+        self.above_zero("downloads.idle_timeout", downloads.idle_timeout);
+        self.above_zero("downloads.total_timeout", downloads.total_timeout);
+        self.above_zero("downloads.retry_base", downloads.retry_base);
+        if downloads.concurrency == 0 {
+            self.refuse("downloads.concurrency", "must be more than 0");
+        }
+        if downloads.per_host == 0 {
+            self.refuse("downloads.per_host", "must be more than 0");
+        }
+        if downloads.max_size == 0 {
+            self.refuse("downloads.max_size", "must be more than 0");
+        }
+        if downloads.retry_cap < downloads.retry_base {
+            self.refuse("downloads.retry_cap", "must be at least downloads.retry_base");
+        }
+    }
+
+    fn egress(&mut self) {
+        let egress = &self.config.egress;
+        if egress.ports.is_empty() && egress.allow_cidrs.is_empty() {
+            self.refuse(
+                "egress.ports",
+                "is empty, so that nothing could be downloaded; [80, 443] is usual",
+            );
+        }
+    }
+
+    fn storage(&mut self) {
+        let Some(url) = &self.config.storage.url else {
+            return;
+        };
+        if file_path(url).is_none() {
+            let message = match url.split_once("://") {
+                Some(("s3" | "gs" | "az", _)) => {
+                    "object storage comes in a later version; use \"\" for data_dir/media, or file:///path"
+                }
+                _ => "must be \"\" for data_dir/media, or file:///path with three slashes",
+            };
+            self.refuse("storage.url", message);
+        }
+    }
+
+    fn above_zero(&mut self, key: &str, duration: Duration) {
+        if duration.is_zero() {
+            self.refuse(key, "must be more than 0");
+        }
+    }
+}

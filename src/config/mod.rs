@@ -1,0 +1,176 @@
+//! Configuration: read once, checked once, typed.
+//!
+//! [`Config::load`] lays defaults, file, environment and flags over each other, in that order. Every value is checked on
+//! its own as it is read, so that a mistake is reported with its file and line or its variable; then all of them
+//! together by [`Config::check`]. What comes out of `load` can be used without further questions.
+//!
+//! This is the one place that reads the environment; the rest of the program gets what it needs from here.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use url::{Host, Url};
+
+mod check;
+mod environment;
+mod error;
+mod file;
+mod keys;
+mod load;
+mod name;
+mod secret;
+mod secret_files;
+mod sections;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+pub use environment::Environment;
+pub use error::{Error, Place, Problem};
+pub use load::{Inputs, Overrides};
+pub use name::{BadSourceName, SourceName};
+pub use secret::{REDACTED, Secret};
+pub use sections::{Api, BadLogFormat, Downloads, Egress, Ingest, Log, LogFormat, Source, Storage};
+
+/// The example file: every key at its default, commented out, with its explanation.
+pub const EXAMPLE: &str = include_str!("../../config.example.toml");
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The address and port we listen on.
+    #[serde(deserialize_with = "values::address")]
+    pub listen: SocketAddr,
+    /// How the world reaches `listen`, if through a proxy or tunnel. URLs for others start with it.
+    #[serde(
+        deserialize_with = "values::blank_url",
+        serialize_with = "values::blank::serialize"
+    )]
+    pub public_url: Option<Url>,
+    /// The directory of database, spool and (by default) media. A relative path starts at the working directory.
+    #[serde(deserialize_with = "values::path")]
+    pub data_dir: PathBuf,
+    /// Proxies whose `X-Forwarded-For` and `Forwarded` are believed.
+    #[serde(deserialize_with = "values::networks")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long running requests and downloads get to end by themselves after a stop signal.
+    #[serde(with = "values::duration")]
+    pub shutdown_grace: Duration,
+    /// Who may send callbacks. Never empty after [`Config::load`].
+    pub sources: BTreeMap<SourceName, Source>,
+    /// Our own API and dashboard.
+    pub api: Api,
+    /// Limits on incoming callbacks.
+    pub ingest: Ingest,
+    /// Fetching files.
+    pub downloads: Downloads,
+    /// Where fetching may go.
+    pub egress: Egress,
+    /// Where files are kept.
+    pub storage: Storage,
+    /// Log lines.
+    pub log: Log,
+    /// Where all this came from.
+    #[serde(skip)]
+    pub origin: Origin,
+}
+
+/// Where a configuration came from, and what was odd about it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Origin {
+    /// The file that was read, if any.
+    pub file: Option<PathBuf>,
+    /// What deserves a word but does not stop the start: one sentence each.
+    pub warnings: Vec<String>,
+    /// Where each key that is not at its default was set.
+    pub places: BTreeMap<String, Place>,
+    /// Whether the one source is ours, because nobody configured any.
+    configless: bool,
+}
+
+impl Default for Config {
+    /// Every key at its default, and no source at all. [`Config::load`] adds `kie` if nobody configured one.
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            public_url: None,
+            data_dir: PathBuf::from("data"),
+            trusted_proxies: Vec::new(),
+            shutdown_grace: Duration::from_secs(20),
+            sources: BTreeMap::new(),
+            api: Api::default(),
+            ingest: Ingest::default(),
+            downloads: Downloads::default(),
+            egress: Egress::default(),
+            storage: Storage::default(),
+            log: Log::default(),
+            origin: Origin::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Whether no source was configured anywhere, so that there is just `kie`, unverified, on loopback.
+    pub fn is_configless(&self) -> bool {
+        self.origin.configless
+    }
+
+    /// Whether others than this machine can reach us: `listen` is off loopback, or `public_url` names a host that is
+    /// (a proxy or tunnel makes loopback public).
+    pub fn is_exposed(&self) -> bool {
+        self.listens_off_loopback() || self.public_url.as_ref().is_some_and(|url| !names_loopback(url))
+    }
+
+    /// The directory of finished files: that of `storage.url`, else `media` in `data_dir`.
+    pub fn media_dir(&self) -> PathBuf {
+        let configured = self.storage.url.as_deref().and_then(check::file_path);
+        configured.unwrap_or_else(|| self.data_dir.join("media"))
+    }
+
+    /// All configured secrets. What we show of bodies that came from outside must contain none of them.
+    pub fn secrets(&self) -> Vec<Secret> {
+        let of_sources = self.sources.values().flat_map(|source| {
+            let keys = source.hmac_keys.iter().chain(&source.tokens);
+            keys.chain(source.api_key.as_ref())
+        });
+        of_sources.chain(&self.api.tokens).cloned().collect()
+    }
+
+    /// The configuration in effect as TOML that could be read again, except that secrets read [`REDACTED`]. Those from
+    /// files are shown by the file's path as well.
+    pub fn redacted_toml(&self) -> String {
+        let mut shown = self.clone();
+        for source in shown.sources.values_mut() {
+            source.confirm = Some(source.confirm());
+        }
+        toml::to_string(&shown).expect("every field has a TOML form")
+    }
+
+    fn listens_off_loopback(&self) -> bool {
+        !is_loopback(self.listen.ip())
+    }
+}
+
+/// Whether an address is this machine's own; `0.0.0.0` and `::` are not, for they stand for every address it has.
+fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+/// Whether a URL's host is this machine.
+fn names_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => is_loopback(address.into()),
+        Some(Host::Ipv6(address)) => is_loopback(address.into()),
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        None => false,
+    }
+}

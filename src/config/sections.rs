@@ -1,0 +1,255 @@
+//! The sections of the configuration, one struct each, with their defaults.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::secret::Secret;
+use super::values;
+
+/// `[sources.NAME]`: one sender of callbacks, with what proves that they are its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Source {
+    /// Keys of the callback signature. Several may be valid at once, so that one can be rotated without a gap.
+    #[serde(deserialize_with = "values::secrets")]
+    pub hmac_keys: Vec<Secret>,
+    /// A file with more of them, one per line; its keys are in `hmac_keys` once loaded.
+    #[serde(with = "values::blank_path")]
+    pub hmac_keys_file: Option<PathBuf>,
+    /// How far a signature's timestamp may lie from our clock, in either direction.
+    #[serde(with = "values::duration")]
+    pub timestamp_tolerance: Duration,
+    /// One of these must equal `?token=` of the callback URL, if there are any. For senders that do not sign.
+    #[serde(deserialize_with = "values::secrets")]
+    pub tokens: Vec<Secret>,
+    /// A file with more of them, one per line; its tokens are in `tokens` once loaded.
+    #[serde(with = "values::blank_path")]
+    pub tokens_file: Option<PathBuf>,
+    /// Whether callbacks that prove nothing may come from anywhere.
+    #[serde(deserialize_with = "values::flag")]
+    pub allow_unverified: bool,
+    /// The provider's API.
+    #[serde(deserialize_with = "values::url")]
+    pub api_url: Url,
+    /// The key for that API.
+    #[serde(with = "values::blank_secret")]
+    pub api_key: Option<Secret>,
+    /// A file with that key; it is in `api_key` once loaded.
+    #[serde(with = "values::blank_path")]
+    pub api_key_file: Option<PathBuf>,
+    /// What was written for `confirm`; [`Source::confirm`] adds the default.
+    #[serde(deserialize_with = "values::choice", skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<bool>,
+    /// Host names that files may come from; empty means any public host. Redirects are held to it, too.
+    #[serde(deserialize_with = "values::texts")]
+    pub allowed_hosts: Vec<String>,
+}
+
+impl Source {
+    /// Whether nothing proves that a callback comes from the provider: neither signature nor token.
+    pub fn is_unverified(&self) -> bool {
+        self.hmac_keys.is_empty() && self.tokens.is_empty()
+    }
+
+    /// Whether the provider is asked before anything is downloaded: as written, else exactly if there is an API key to
+    /// ask with and no signature to rely on.
+    pub fn confirm(&self) -> bool {
+        self.confirm
+            .unwrap_or(self.api_key.is_some() && self.hmac_keys.is_empty())
+    }
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self {
+            hmac_keys: Vec::new(),
+            hmac_keys_file: None,
+            timestamp_tolerance: Duration::from_mins(5),
+            tokens: Vec::new(),
+            tokens_file: None,
+            allow_unverified: false,
+            api_url: Url::parse("https://api.kie.ai").expect("the constant is a URL"),
+            api_key: None,
+            api_key_file: None,
+            confirm: None,
+            allowed_hosts: Vec::new(),
+        }
+    }
+}
+
+/// `[api]`: our own API and dashboard.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Api {
+    /// Bearer tokens for everything but callbacks and health. None means that only loopback gets in.
+    #[serde(deserialize_with = "values::secrets")]
+    pub tokens: Vec<Secret>,
+    /// A file with more of them, one per line; its tokens are in `tokens` once loaded.
+    #[serde(with = "values::blank_path")]
+    pub tokens_file: Option<PathBuf>,
+}
+
+/// `[ingest]`: what one callback, and all of them together, may cost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ingest {
+    /// Bytes of one body, counted after decompression; more is 413.
+    #[serde(with = "values::size")]
+    pub max_body: u64,
+    /// Bytes of all bodies being read at one time; beyond it the answer is 503.
+    #[serde(with = "values::size")]
+    pub max_inflight: u64,
+    /// How long a body may take to arrive; then 408.
+    #[serde(with = "values::duration")]
+    pub body_timeout: Duration,
+    /// How long the head of a request may take to arrive; then the connection is closed.
+    #[serde(with = "values::duration")]
+    pub header_timeout: Duration,
+    /// Connections open at one time; further ones wait to be accepted.
+    #[serde(deserialize_with = "values::count")]
+    pub max_connections: usize,
+}
+
+impl Default for Ingest {
+    fn default() -> Self {
+        Self {
+            max_body: 4 << 20,
+            max_inflight: 64 << 20,
+            body_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(10),
+            max_connections: 4096,
+        }
+    }
+}
+
+/// `[downloads]`: fetching the files that callbacks announce.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Downloads {
+    /// Files fetched at one time.
+    #[serde(deserialize_with = "values::count")]
+    pub concurrency: usize,
+    /// Files fetched at one time from one host.
+    #[serde(deserialize_with = "values::count")]
+    pub per_host: usize,
+    /// Bytes of one file; a larger one fails as `too_large`.
+    #[serde(with = "values::size")]
+    pub max_size: u64,
+    /// How long a connection may take to be made.
+    #[serde(with = "values::duration")]
+    pub connect_timeout: Duration,
+    /// How long a transfer may stand still.
+    #[serde(with = "values::duration")]
+    pub idle_timeout: Duration,
+    /// How long one attempt may take in all.
+    #[serde(with = "values::duration")]
+    pub total_timeout: Duration,
+    /// Attempts before a file is `failed`. Only failures of the remote side count.
+    #[serde(deserialize_with = "values::count")]
+    pub max_attempts: u32,
+    /// The wait after the first failed attempt, before jitter; it doubles with each further one.
+    #[serde(with = "values::duration")]
+    pub retry_base: Duration,
+    /// The longest wait between two attempts.
+    #[serde(with = "values::duration")]
+    pub retry_cap: Duration,
+}
+
+impl Default for Downloads {
+    fn default() -> Self {
+        Self {
+            concurrency: 8,
+            per_host: 4,
+            max_size: 4 << 30,
+            connect_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(30),
+            total_timeout: Duration::from_hours(6),
+            max_attempts: 12,
+            retry_base: Duration::from_secs(2),
+            retry_cap: Duration::from_mins(15),
+        }
+    }
+}
+
+/// `[egress]`: where requests that a callback causes may go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Egress {
+    /// Ports that files may be fetched from. Addresses in `allow_cidrs` are exempt.
+    #[serde(deserialize_with = "values::ports")]
+    pub ports: Vec<u16>,
+    /// Non-public networks that files may be fetched from.
+    #[serde(deserialize_with = "values::networks")]
+    pub allow_cidrs: Vec<IpNet>,
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self {
+            ports: vec![80, 443],
+            allow_cidrs: Vec::new(),
+        }
+    }
+}
+
+/// `[storage]`: where finished files are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Storage {
+    /// `file:///…`, or none for `data_dir/media`.
+    #[serde(with = "values::blank")]
+    pub url: Option<String>,
+}
+
+/// `[log]`: log lines, which go to standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// For people or for programs.
+    #[serde(deserialize_with = "values::log_format")]
+    pub format: LogFormat,
+    /// A level for our own lines (`info`), or filter directives (`info,reelhook::download=debug`).
+    #[serde(deserialize_with = "values::text")]
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            level: "info".to_owned(),
+        }
+    }
+}
+
+/// The shape of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One line for a person.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Neither `text` nor `json`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a log format is text or json")]
+pub struct BadLogFormat;
+
+impl FromStr for LogFormat {
+    type Err = BadLogFormat;
+
+    fn from_str(text: &str) -> Result<Self, BadLogFormat> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(BadLogFormat),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+use super::*;
+
+const SIGNED: &str = "[sources.kie]\nhmac_keys = [\"key\"]\n[api]\ntokens = [\"aaaaaaaaaaaaaaaaaaaaaaaa\"]\n";
+
+fn refused(text: &str) -> String {
+    Setup::new().file(text).refused()
+}
+
+#[test]
+fn off_loopback_an_unverified_source_and_an_open_api_are_refused() {
+    for listen in [
+        "0.0.0.0:8080",
+        "[::]:8080",
+        "192.168.1.2:80",
+        "[::ffff:10.0.0.1]:80",
+    ] {
+        let refused = refused(&format!("listen = \"{listen}\"\n"));
+        let lines: Vec<&str> = refused.lines().collect();
+        assert_eq!(lines.len(), 2, "{refused}");
+        assert!(
+            lines[0].starts_with("sources.kie.hmac_keys: listen = "),
+            "{refused}"
+        );
+        assert!(
+            lines[0].contains("sources.kie.tokens")
+                && lines[0].contains("sources.kie.allow_unverified = true")
+        );
+        assert!(lines[1].starts_with("api.tokens: listen = "), "{refused}");
+    }
+}
+
+#[test]
+fn a_public_url_makes_loopback_public() {
+    for url in [
+        "https://hooks.example.com",
+        "http://10.0.0.1:8080",
+        "https://localhost.example.com",
+    ] {
+        let refused = refused(&format!("public_url = \"{url}\"\n[sources.kie]\n"));
+        assert_eq!(refused.lines().count(), 2, "{refused}");
+        assert!(refused.contains("proxy or tunnel"), "{refused}");
+        assert!(
+            refused.starts_with("config.toml:2: sources.kie.hmac_keys: public_url names"),
+            "{refused}"
+        );
+    }
+    for url in [
+        "http://localhost:8080",
+        "http://127.0.0.1/x",
+        "http://[::1]",
+        "http://reel.localhost.",
+    ] {
+        let config = Setup::new().file(format!("public_url = \"{url}\"\n")).loaded();
+        assert!(!config.is_exposed(), "{url}");
+    }
+}
+
+#[test]
+fn verified_or_allowed_sources_and_an_api_token_may_be_exposed() {
+    let exposed = "listen = \"0.0.0.0:80\"\npublic_url = \"https://hooks.example.com\"\n";
+    assert!(
+        Setup::new()
+            .file(format!("{exposed}{SIGNED}"))
+            .loaded()
+            .is_exposed()
+    );
+    let api = "api.tokens = [\"aaaaaaaaaaaaaaaaaaaaaaaa\"]\n";
+    let by_token = format!("{exposed}{api}[sources.kie]\ntokens = [\"{TOKEN}\"]\n");
+    Setup::new().file(by_token).loaded();
+    Setup::new()
+        .file(format!("{exposed}{api}[sources.kie]\nallow_unverified = true\n"))
+        .loaded();
+}
+
+#[test]
+fn short_or_unusual_tokens_are_refused_by_number() {
+    let refused = refused(
+        "[sources.kie]\ntokens = [\"tttttttttttttttttttttttt\", \"short\", \"\"]\n\
+         [api]\ntokens = [\"aaaaaaaaaaaaaaaaaaaaaaa!\"]\n",
+    );
+    let lines: Vec<&str> = refused.lines().collect();
+    assert!(
+        lines[0].starts_with("config.toml:2: sources.kie.tokens: token 2 must be 24 or more"),
+        "{refused}"
+    );
+    assert!(
+        lines[1].starts_with("config.toml:2: sources.kie.tokens: token 3 "),
+        "{refused}"
+    );
+    assert!(
+        lines[2].starts_with("config.toml:4: api.tokens: token 1 "),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_token_of_the_api_must_not_stand_in_callback_urls() {
+    let refused = refused(
+        "api.tokens = [\"aaaaaaaaaaaaaaaaaaaaaaaa\"]\n[sources.kie]\ntokens = [\"aaaaaaaaaaaaaaaaaaaaaaaa\"]\n",
+    );
+    assert!(
+        refused.starts_with("config.toml:3: sources.kie.tokens: shares a token with api.tokens"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn keys_that_cannot_work_are_refused() {
+    let refused =
+        refused("[sources.kie]\nhmac_keys = [\"\", \" key\"]\napi_key = \"a b\"\nconfirm = false\n");
+    let lines: Vec<&str> = refused.lines().collect();
+    assert!(
+        lines[0].contains("sources.kie.hmac_keys: contains an empty key"),
+        "{refused}"
+    );
+    assert!(
+        lines[1].contains("sources.kie.hmac_keys: contains a key with blanks"),
+        "{refused}"
+    );
+    assert!(
+        lines[2].contains("sources.kie.api_key: contains blanks"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn confirming_is_refused_whether_asked_for_or_by_default() {
+    let later =
+        "asking the provider before downloading is not in this version; set sources.kie.confirm = false";
+    assert_eq!(
+        refused("[sources.kie]\nhmac_keys = [\"key\"]\nconfirm = true\n"),
+        format!("config.toml:3: sources.kie.confirm: {later}")
+    );
+    let by_default = refused("[sources.kie]\napi_key = \"key\"\n");
+    assert!(
+        by_default.starts_with("config.toml:1: sources.kie.confirm: true by default here"),
+        "{by_default}"
+    );
+    assert!(by_default.ends_with(later), "{by_default}");
+}
+
+#[test]
+fn confirm_defaults_to_true_only_with_an_api_key_and_no_signature() {
+    let key = || Secret::new("key");
+    let source = |api_key, hmac_keys, confirm| Source {
+        hmac_keys,
+        api_key,
+        confirm,
+        ..Source::default()
+    };
+    assert!(source(Some(key()), vec![], None).confirm());
+    assert!(!source(Some(key()), vec![key()], None).confirm());
+    assert!(!source(None, vec![], None).confirm());
+    assert!(!source(Some(key()), vec![], Some(false)).confirm());
+    assert!(source(None, vec![], Some(true)).confirm());
+}
+
+#[test]
+fn numbers_that_contradict_each_other_are_refused() {
+    let refused = refused(
+        "[sources.a]\ntimestamp_tolerance = \"0s\"\n[sources.b]\ntimestamp_tolerance = \"25h\"\n\
+         [ingest]\nmax_body = \"8MiB\"\nmax_inflight = \"4MiB\"\nbody_timeout = \"0s\"\n\
+         [downloads]\nretry_base = \"1m\"\nretry_cap = \"1s\"\nmax_size = 0\n[egress]\nports = []\n",
+    );
+    let keys: Vec<&str> = refused
+        .lines()
+        .map(|line| line.split(": ").nth(1).unwrap())
+        .collect();
+    let expected = [
+        "sources.a.timestamp_tolerance",
+        "sources.b.timestamp_tolerance",
+        "ingest.body_timeout",
+        "ingest.max_inflight",
+        "downloads.max_size",
+        "downloads.retry_cap",
+        "egress.ports",
+    ];
+    assert_eq!(keys, expected, "{refused}");
+}
+
+#[test]
+fn urls_must_be_plain_web_urls() {
+    for (url, complaint) in [
+        ("ftp://localhost", "must be an http or https URL"),
+        ("http://localhost/?a=b", "no query"),
+        ("http://localhost/#a", "no fragment"),
+        ("http://me:pw@localhost", "no user name"),
+    ] {
+        let refused = refused(&format!("public_url = \"{url}\"\n"));
+        assert!(
+            refused.starts_with("config.toml:1: public_url: must ") && refused.contains(complaint),
+            "{refused}"
+        );
+        assert!(!refused.contains("pw"), "{refused}");
+    }
+}
+
+#[test]
+fn object_storage_is_refused_as_coming_later() {
+    for url in ["s3://bucket/prefix", "gs://bucket", "az://container"] {
+        let refused = refused(&format!("storage.url = \"{url}\"\n"));
+        assert!(refused.starts_with("config.toml:1: storage.url: object storage comes in a later version"));
+    }
+    assert!(refused("storage.url = \"/srv/media\"\n").contains("file:///path with three slashes"));
+    assert!(refused("storage.url = \"file://host/media\"\n").contains("three slashes"));
+}
+
+#[test]
+fn a_url_among_the_allowed_hosts_is_refused() {
+    let refused =
+        refused("[sources.kie]\nallowed_hosts = [\"cdn.example.com\", \"https://x.example.com/\"]\n");
+    assert!(
+        refused.starts_with("config.toml:2: sources.kie.allowed_hosts: lists host names"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_problem_names_the_variable_or_flag_that_caused_it() {
+    let setup = Setup::new().env([("REELHOOK_API__TOKENS", "short")]);
+    assert!(
+        setup
+            .refused()
+            .starts_with("REELHOOK_API__TOKENS: api.tokens: token 1 must be"),
+        "{}",
+        setup.refused()
+    );
+    let mut setup = Setup::new();
+    setup.inputs.overrides.public_url = Some("ftp://localhost".parse().unwrap());
+    assert!(
+        setup
+            .refused()
+            .starts_with("--public-url: public_url: must be an http"),
+        "{}",
+        setup.refused()
+    );
+}

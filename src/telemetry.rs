@@ -1,0 +1,130 @@
+//! Logs: one line per event on standard error, for people or for programs.
+
+use std::io;
+use std::str::FromStr;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// The shape of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A compact line for a person, coloured on a terminal unless `NO_COLOR` is set.
+    Text,
+    /// One JSON object per line, the event's fields at its top level.
+    Json,
+}
+
+/// A filter that says nothing sensible.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "log level {filter:?} is not understood{}: write one of error, warn, info, debug, trace, off, or directives \
+     such as \"warn,reelhook::download=debug\"",
+    detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default()
+)]
+pub struct BadFilter {
+    /// What was written.
+    filter: String,
+    /// What the parser said, where it said anything.
+    detail: Option<String>,
+}
+
+/// Sends all log lines to standard error from now on. If something else already does (as in tests), that stays.
+///
+/// `level` is a level for our own lines, with everyone else's at `warn`; or a comma-separated list of directives,
+/// which is then taken as it is.
+pub fn init(format: Format, level: &str) -> Result<(), BadFilter> {
+    let filter = filter(level)?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    // An error means only that a subscriber is there already.
+    let _ = match format {
+        Format::Text => {
+            let colour = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
+            lines
+                .compact()
+                .with_target(false)
+                .with_ansi(colour)
+                .finish()
+                .try_init()
+        }
+        Format::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .finish()
+            .try_init(),
+    };
+    Ok(())
+}
+
+/// Whether [`init`] would take this level.
+pub fn check(level: &str) -> Result<(), BadFilter> {
+    filter(level).map(drop)
+}
+
+/// Reads a level or a list of directives.
+fn filter(level: &str) -> Result<EnvFilter, BadFilter> {
+    let bad = |detail| BadFilter {
+        filter: level.to_owned(),
+        detail,
+    };
+    let level = level.trim();
+    let is_level = |word: &str| LevelFilter::from_str(word).is_ok() && !word.is_empty();
+    // The parser takes any bare word for the name of a module, so that a misspelt level would silence everything else.
+    let words: Vec<&str> = level.split(',').map(str::trim).collect();
+    if !words
+        .iter()
+        .all(|word| is_level(word) || word.contains(['=', '[']))
+    {
+        return Err(bad(None));
+    }
+    let directives = if is_level(level) {
+        format!(
+            "{},reelhook={level}",
+            if level.eq_ignore_ascii_case("off") {
+                "off"
+            } else {
+                "warn"
+            }
+        )
+    } else {
+        words.join(",")
+    };
+    EnvFilter::builder()
+        .parse(directives)
+        .map_err(|error| bad(Some(error.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_level_is_for_our_own_lines() {
+        assert_eq!(filter("debug").unwrap().to_string(), "reelhook=debug,warn");
+        assert_eq!(filter("off").unwrap().to_string(), "reelhook=off,off");
+    }
+
+    #[test]
+    fn directives_are_taken_as_they_are() {
+        let filter = filter("info, hyper=error").unwrap();
+        assert_eq!(filter.to_string(), "hyper=error,info");
+    }
+
+    #[test]
+    fn a_misspelt_level_is_an_error_that_says_what_to_write() {
+        for bad in ["", "inof", "info,loud", "reelhook=loud", ","] {
+            let error = filter(bad).unwrap_err().to_string();
+            assert!(error.contains("write one of error, warn, info"), "{error}");
+        }
+    }
+
+    #[test]
+    fn starting_twice_is_harmless() {
+        assert_eq!(init(Format::Json, "warn"), Ok(()));
+        assert_eq!(init(Format::Text, "info"), Ok(()));
+    }
+}
