@@ -19,4 +19,5 @@ pub mod config;
 pub mod provider;
 pub mod retry;
 pub mod shutdown;
+pub mod store;
 pub mod telemetry;

@@ -1,0 +1,158 @@
+//! Deliveries: listed and shown.
+
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::tasks::{Page, ROWS_EXAMINED};
+use super::{Store, StoreError};
+use crate::clock::Millis;
+
+/// Bodies in lists are cut to this; one delivery alone is shown whole.
+pub const LISTED_BODY_BYTES: i64 = 64 * 1024;
+
+/// A delivery as recorded.
+#[derive(Debug, Clone)]
+pub struct DeliveryRecord {
+    /// Row id, and its public id.
+    pub id: i64,
+    /// The task it is about, as far as known.
+    pub task_id: Option<String>,
+    /// The source's name.
+    pub source: String,
+    /// When it was read completely.
+    pub received_at: Millis,
+    /// `callback`, `poll` or `api`.
+    pub via: String,
+    /// `accepted`, `duplicate`, `conflict` or `rejected`.
+    pub verdict: String,
+    /// Why, where the verdict does not say it all.
+    pub reason: Option<String>,
+    /// Which result it was about.
+    pub kind: Option<String>,
+    /// Which of several.
+    pub index: Option<i64>,
+    /// Who sent it.
+    pub remote_addr: Option<String>,
+    /// The kept headers, a JSON object.
+    pub headers: String,
+    /// The raw body, as far as kept and asked for.
+    pub body: Option<Vec<u8>>,
+    /// Its whole length; `None` if it is not kept.
+    pub body_bytes: Option<i64>,
+}
+
+/// Which deliveries to list.
+#[derive(Debug, Clone, Default)]
+pub struct DeliveryFilter {
+    /// Only of this task (row id). Without a verdict, rejected ones are left out.
+    pub task: Option<i64>,
+    /// Only of this verdict.
+    pub verdict: Option<String>,
+    /// Only of this source.
+    pub source: Option<String>,
+    /// Only rows before this one.
+    pub before: Option<i64>,
+    /// At most so many.
+    pub limit: i64,
+}
+
+impl Store {
+    /// A page of deliveries, newest first; examines at most [`ROWS_EXAMINED`] rows.
+    pub async fn list_deliveries(&self, filter: &DeliveryFilter) -> Result<Page<DeliveryRecord>, StoreError> {
+        let before = filter.before.unwrap_or(i64::MAX);
+        let floor = self.deliveries_floor(filter, before).await?;
+        let rows = sqlx::query(page_statement(filter))
+            .bind(before)
+            .bind(floor.unwrap_or(i64::MIN))
+            .bind(&filter.source)
+            .bind(LISTED_BODY_BYTES)
+            .bind(filter.limit)
+            .bind(filter.task)
+            .bind(&filter.verdict)
+            .fetch_all(&self.readers)
+            .await?;
+        let items = rows.iter().map(delivery_record).collect::<Result<Vec<_>, _>>()?;
+        let full = i64::try_from(items.len()).unwrap_or(i64::MAX) >= filter.limit;
+        let next = if full {
+            items.last().map(|delivery| delivery.id)
+        } else {
+            floor
+        };
+        Ok(Page { items, next })
+    }
+
+    /// The last row a page may examine where it walks all deliveries; the partial indexes need no such bound.
+    async fn deliveries_floor(
+        &self,
+        filter: &DeliveryFilter,
+        before: i64,
+    ) -> Result<Option<i64>, StoreError> {
+        if filter.task.is_some() {
+            return Ok(None);
+        }
+        let row = sqlx::query("SELECT id FROM deliveries WHERE id < $1 ORDER BY id DESC LIMIT 1 OFFSET $2")
+            .bind(before)
+            .bind(ROWS_EXAMINED - 1)
+            .fetch_optional(&self.readers)
+            .await?;
+        let floor = row.map(|row| row.try_get(0)).transpose()?;
+        Ok(match filter.verdict.as_deref() {
+            Some("conflict" | "rejected") => None,
+            _ => floor,
+        })
+    }
+
+    /// One delivery with its whole body.
+    pub async fn delivery(&self, id: i64) -> Result<Option<DeliveryRecord>, StoreError> {
+        let row = sqlx::query(
+            "SELECT d.*, b.bytes AS bytes, length(b.bytes) AS body_bytes
+             FROM deliveries d LEFT JOIN bodies b ON b.id = d.body WHERE d.id = $1",
+        )
+        .bind(id)
+        .fetch_optional(&self.readers)
+        .await?;
+        Ok(row.as_ref().map(delivery_record).transpose()?)
+    }
+}
+
+/// Each shape of the question has the statement whose index serves it; the verdict stands in the text where a
+/// partial index needs to see it.
+fn page_statement(filter: &DeliveryFilter) -> &'static str {
+    macro_rules! page {
+        ($condition:literal) => {
+            concat!(
+                "SELECT d.*, substr(b.bytes, 1, $4) AS bytes, length(b.bytes) AS body_bytes
+                 FROM deliveries d LEFT JOIN bodies b ON b.id = d.body
+                 WHERE d.id < $1 AND d.id >= $2 AND ($3 IS NULL OR d.source = $3) AND ",
+                $condition,
+                " ORDER BY d.id DESC LIMIT $5"
+            )
+        };
+    }
+    match (filter.task, filter.verdict.as_deref()) {
+        (Some(_), None) => page!("d.task = $6 AND d.verdict <> 'rejected'"),
+        (Some(_), Some(_)) => page!("d.task = $6 AND d.verdict = $7"),
+        (None, None) => page!("true"),
+        (None, Some("conflict")) => page!("d.verdict = 'conflict'"),
+        (None, Some("rejected")) => page!("d.verdict = 'rejected'"),
+        (None, Some(_)) => page!("d.verdict = $7"),
+    }
+}
+
+fn delivery_record(row: &SqliteRow) -> Result<DeliveryRecord, sqlx::Error> {
+    Ok(DeliveryRecord {
+        id: row.try_get("id")?,
+        task_id: row.try_get("task_id")?,
+        source: row.try_get("source")?,
+        received_at: row.try_get("received_at")?,
+        via: row.try_get("via")?,
+        verdict: row.try_get("verdict")?,
+        reason: row.try_get("reason")?,
+        kind: row.try_get("kind")?,
+        index: row.try_get("idx")?,
+        remote_addr: row.try_get("remote_addr")?,
+        headers: row.try_get("headers")?,
+        body: row.try_get("bytes")?,
+        body_bytes: row.try_get("body_bytes")?,
+    })
+}

@@ -1,0 +1,503 @@
+//! The durable download queue: claim, renew, settle.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+use url::Url;
+
+use super::record::to_json;
+use super::writer::{Command, Reply, Tx};
+use super::{Store, StoreError};
+use crate::clock::{Millis, millis};
+use crate::provider::naming::{file_name, guess_extension};
+use crate::provider::{Kind, Media, MediaFault, Role, TaskId};
+
+/// Who may change a claimed download: its row and the token of the claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// The download's row id.
+    pub download: i64,
+    /// Fencing token: unique to this claim.
+    pub token: i64,
+}
+
+/// A download that this process may now fetch.
+#[derive(Debug, Clone)]
+pub struct ClaimedDownload {
+    /// The right to change it.
+    pub lease: Lease,
+    /// The source's name.
+    pub source: String,
+    /// The provider's task id.
+    pub task_id: TaskId,
+    /// Which outcome of the task announced it.
+    pub kind: Kind,
+    /// The outcome's index.
+    pub index: u32,
+    /// What the file is to the task.
+    pub role: Role,
+    /// Its place among those of the role.
+    pub n: u32,
+    /// Where to fetch it.
+    pub url: String,
+    /// Attempts that counted so far.
+    pub attempts: u32,
+    /// When the provider is expected to delete it.
+    pub deadline: Millis,
+}
+
+/// A failure as the API shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DownloadError {
+    /// Stable: `blocked`, `expired`, `not_media`, `truncated`, `too_large`, `http_status`, `network`, `local`, ….
+    pub code: &'static str,
+    /// One sentence for people, without secrets and without the URL's query.
+    pub detail: String,
+}
+
+/// How a claimed download ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settlement {
+    /// The file lies at `storage_key`, whole and synced.
+    Stored {
+        /// File name with its true extension.
+        name: String,
+        /// Length in bytes.
+        bytes: u64,
+        /// SHA-256 of the content.
+        sha256: [u8; 32],
+        /// MIME type by content.
+        content_type: String,
+        /// Key in the storage.
+        storage_key: String,
+    },
+    /// A remote failure worth another attempt at `at`; costs an attempt.
+    Retry {
+        /// When to try again.
+        at: Millis,
+        /// What happened.
+        error: DownloadError,
+    },
+    /// Back to the queue at `at` without costing an attempt (shutdown, local fault).
+    Released {
+        /// When to try again.
+        at: Millis,
+        /// What happened, if anything did.
+        error: Option<DownloadError>,
+    },
+    /// Never again by itself; costs an attempt.
+    Failed {
+        /// Why.
+        error: DownloadError,
+    },
+}
+
+/// What a settlement found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It is recorded.
+    Done,
+    /// Another claim holds the row now; nothing was changed, and the file is the other's to write.
+    LeaseLost,
+    /// The row is gone with its task; a file published for it must be removed.
+    Gone,
+}
+
+impl Store {
+    /// Claims the due download with the earliest deadline whose host has fewer than `per_host` live claims;
+    /// expired leases count as due. `None` if there is none.
+    pub async fn claim_download(
+        &self,
+        lease_for: Duration,
+        per_host: u32,
+    ) -> Result<Option<ClaimedDownload>, StoreError> {
+        match self.write(Command::Claim { lease_for, per_host }).await? {
+            Reply::Claimed(claimed) => Ok(claimed.map(|claimed| *claimed)),
+            other => unreachable!("a claim was answered with {other:?}"),
+        }
+    }
+
+    /// Extends a lease. `false` if it was lost: the holder must let go without settling.
+    pub async fn renew_download(&self, lease: Lease, lease_for: Duration) -> Result<bool, StoreError> {
+        match self.write(Command::Renew { lease, lease_for }).await? {
+            Reply::Renewed(held) => Ok(held),
+            other => unreachable!("a renewal was answered with {other:?}"),
+        }
+    }
+
+    /// Ends a claim.
+    pub async fn settle_download(&self, lease: Lease, settlement: Settlement) -> Result<Settled, StoreError> {
+        match self.write(Command::Settle { lease, settlement }).await? {
+            Reply::Settled(settled) => Ok(settled),
+            other => unreachable!("a settlement was answered with {other:?}"),
+        }
+    }
+
+    /// Ends every lease: for the start, when the data directory's lock proves that no other process holds one.
+    pub async fn release_downloads(&self) -> Result<(), StoreError> {
+        self.write(Command::ReleaseAll).await.map(|_| ())
+    }
+
+    /// Queues the failed downloads of a task again with fresh attempts; how many. Entries that stand for files
+    /// past a bound stay failed.
+    pub async fn retry_task(&self, task: i64) -> Result<u64, StoreError> {
+        match self.write(Command::RetryTask { task }).await? {
+            Reply::Queued(queued) => Ok(queued),
+            other => unreachable!("a retry was answered with {other:?}"),
+        }
+    }
+
+    /// When the next download that is not claimable now may become so by the clock alone, if any.
+    pub async fn next_download_due(&self) -> Result<Option<Millis>, StoreError> {
+        let row = sqlx::query(
+            "SELECT min(at) FROM (
+                SELECT min(next_at) AS at FROM downloads WHERE state = 'queued' AND next_at > $1
+                UNION ALL SELECT min(lease_until) FROM downloads WHERE state = 'downloading')",
+        )
+        .bind(self.clock.now())
+        .fetch_one(&self.readers)
+        .await?;
+        Ok(row.try_get(0)?)
+    }
+}
+
+/// A download row to be written.
+#[derive(Debug, Serialize)]
+pub(super) struct NewDownload {
+    id: i64,
+    task: i64,
+    kind: String,
+    idx: u32,
+    role: &'static str,
+    n: u32,
+    name: String,
+    url: String,
+    host: String,
+    state: &'static str,
+    deadline: Millis,
+    next_at: Millis,
+    error_code: Option<&'static str>,
+    error_detail: Option<String>,
+}
+
+impl NewDownload {
+    /// An announced file: queued at once, or failed at once if it can never be fetched.
+    pub(super) fn announced(
+        id: i64,
+        task: i64,
+        (kind, index): (&Kind, u32),
+        media: &Media,
+        received_at: Millis,
+    ) -> Self {
+        let extension = guess_extension(&media.url, media.role);
+        let error = media.fault.map(fault_error);
+        let (error_code, error_detail) = error.map_or((None, None), |e| (Some(e.code), Some(e.detail)));
+        Self {
+            id,
+            task,
+            kind: kind.to_string(),
+            idx: index,
+            role: media.role.as_str(),
+            n: media.n,
+            name: file_name(kind, index, media.role, media.n, extension),
+            url: media.url.replace('\0', "\u{fffd}"),
+            host: host_of(&media.url),
+            state: if error_code.is_some() { "failed" } else { "queued" },
+            deadline: received_at.saturating_add(millis(media.lifetime)),
+            next_at: received_at,
+            error_code,
+            error_detail,
+        }
+    }
+
+    /// Puts the first attempt at another moment than the delivery's.
+    pub(super) fn due_at(&mut self, at: Millis) {
+        self.next_at = at;
+    }
+
+    pub(super) fn is_queued(&self) -> bool {
+        self.state == "queued"
+    }
+}
+
+/// Whether an entry stands for all files past the bound.
+pub(super) fn stands_for_too_many(media: &Media) -> bool {
+    matches!(media.fault, Some(MediaFault::TooManyFiles { .. }))
+}
+
+fn fault_error(fault: MediaFault) -> DownloadError {
+    match fault {
+        MediaFault::UrlTooLong => DownloadError {
+            code: "url_too_long",
+            detail: "the announced URL is longer than 8 KiB; the raw delivery has it whole".to_owned(),
+        },
+        MediaFault::TooManyFiles { announced } => DownloadError {
+            code: "too_many_files",
+            detail: format!(
+                "the delivery announced {announced} files, more than reelhook fetches for one; \
+                 this and the further ones stand in the raw delivery"
+            ),
+        },
+    }
+}
+
+/// The host a URL names, lower case, for the cap per host; empty if it names none (the guard refuses it later).
+fn host_of(url: &str) -> String {
+    Url::parse(url)
+        .ok()
+        .and_then(|url| url.host_str().map(|host| host.trim_end_matches('.').to_owned()))
+        .unwrap_or_default()
+}
+
+/// Writes announced files. A row that is there already (an outcome that failed after it had files) is taken over
+/// unless its file is stored.
+pub(super) async fn insert(tx: &mut Tx<'_>, files: &[NewDownload]) -> Result<(), sqlx::Error> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    let (now, change) = (tx.now, tx.next_change());
+    sqlx::query(
+        "INSERT INTO downloads (id, task, kind, idx, role, n, name, url, host, state, deadline, next_at, attempts,
+                                error_code, error_detail, created_at, updated_at, change_seq)
+         SELECT value->>'id', value->>'task', value->>'kind', value->>'idx', value->>'role', value->>'n',
+                value->>'name', value->>'url', value->>'host', value->>'state', value->>'deadline',
+                value->>'next_at', 0, value->>'error_code', value->>'error_detail', $2, $2, $3
+         FROM json_each($1) WHERE true
+         ON CONFLICT (task, kind, idx, role, n) DO UPDATE SET
+            name = excluded.name, url = excluded.url, host = excluded.host, state = excluded.state,
+            deadline = excluded.deadline, next_at = excluded.next_at, attempts = 0, lease_until = NULL,
+            lease_token = COALESCE(lease_token, 0) + 1, error_code = excluded.error_code,
+            error_detail = excluded.error_detail, updated_at = excluded.updated_at, change_seq = excluded.change_seq
+         WHERE downloads.state <> 'stored'",
+    )
+    .bind(to_json(files))
+    .bind(now)
+    .bind(change)
+    .execute(&mut *tx.connection)
+    .await?;
+    if files.iter().any(NewDownload::is_queued) {
+        tx.note_queued();
+    }
+    Ok(())
+}
+
+/// One statement finds a due row (queued, or left by a claim that ran out), fences it and returns it. The walk goes
+/// by deadline over an index that holds all it looks at.
+pub(super) async fn claim(
+    tx: &mut Tx<'_>,
+    lease_for: Duration,
+    per_host: u32,
+) -> Result<Option<ClaimedDownload>, sqlx::Error> {
+    let change = tx.next_change();
+    let row = sqlx::query(
+        "UPDATE downloads SET state = 'downloading', lease_token = COALESCE(lease_token, 0) + 1, lease_until = $2,
+                              updated_at = $1, change_seq = $4
+         WHERE id = (
+            SELECT id FROM (
+                SELECT * FROM (
+                    SELECT id, deadline FROM downloads
+                    WHERE state = 'downloading' AND lease_until <= $1
+                    ORDER BY lease_until LIMIT 1)
+                UNION ALL
+                SELECT * FROM (
+                    SELECT id, deadline FROM downloads
+                    WHERE state = 'queued' AND next_at <= $1 AND host NOT IN (
+                        SELECT host FROM downloads WHERE state = 'downloading' AND lease_until > $1
+                        GROUP BY host HAVING count(*) >= $3)
+                    ORDER BY deadline LIMIT 1))
+            ORDER BY deadline LIMIT 1)
+         RETURNING id, task, kind, idx, role, n, url, attempts, deadline, lease_token",
+    )
+    .bind(tx.now)
+    .bind(tx.now.saturating_add(millis(lease_for)))
+    .bind(per_host)
+    .bind(change)
+    .fetch_optional(&mut *tx.connection)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let task: i64 = row.try_get(1)?;
+    touch_task(tx, task, change).await?;
+    let owner = sqlx::query("SELECT source, task_id FROM tasks WHERE id = $1")
+        .bind(task)
+        .fetch_one(&mut *tx.connection)
+        .await?;
+    claimed(&row, &owner).map(Some)
+}
+
+fn claimed(row: &SqliteRow, owner: &SqliteRow) -> Result<ClaimedDownload, sqlx::Error> {
+    Ok(ClaimedDownload {
+        lease: Lease {
+            download: row.try_get(0)?,
+            token: row.try_get(9)?,
+        },
+        source: owner.try_get(0)?,
+        task_id: parsed(owner.try_get(1)?)?,
+        kind: parsed(row.try_get(2)?)?,
+        index: row.try_get(3)?,
+        role: role_from(row.try_get(4)?)?,
+        n: row.try_get(5)?,
+        url: row.try_get(6)?,
+        attempts: row.try_get(7)?,
+        deadline: row.try_get(8)?,
+    })
+}
+
+/// Parses a column that was written from the same type; anything else is a damaged database.
+pub(super) fn parsed<T>(text: &str) -> Result<T, sqlx::Error>
+where
+    T: std::str::FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    text.parse()
+        .map_err(|error: T::Err| sqlx::Error::Decode(error.into()))
+}
+
+pub(super) fn role_from(text: &str) -> Result<Role, sqlx::Error> {
+    [Role::Result, Role::Origin, Role::Full, Role::Image, Role::Audio]
+        .into_iter()
+        .find(|role| role.as_str() == text)
+        .ok_or_else(|| sqlx::Error::Decode(format!("{text:?} is no role").into()))
+}
+
+pub(super) async fn renew(tx: &mut Tx<'_>, lease: Lease, lease_for: Duration) -> Result<bool, sqlx::Error> {
+    let renewed = sqlx::query(
+        "UPDATE downloads SET lease_until = $3 WHERE id = $1 AND lease_token = $2 AND state = 'downloading'",
+    )
+    .bind(lease.download)
+    .bind(lease.token)
+    .bind(tx.now.saturating_add(millis(lease_for)))
+    .execute(&mut *tx.connection)
+    .await?;
+    Ok(renewed.rows_affected() == 1)
+}
+
+pub(super) async fn settle(
+    tx: &mut Tx<'_>,
+    lease: Lease,
+    settlement: &Settlement,
+) -> Result<Settled, sqlx::Error> {
+    let change = tx.next_change();
+    let statement = match settlement {
+        Settlement::Stored { name, bytes, sha256, content_type, storage_key } => sqlx::query(
+            "UPDATE downloads SET state = 'stored', attempts = attempts + 1, lease_until = NULL, updated_at = $3,
+                change_seq = $4, name = $5, bytes = $6, sha256 = $7, content_type = $8, storage_key = $9,
+                error_code = NULL, error_detail = NULL
+             WHERE id = $1 AND lease_token = $2 AND state = 'downloading' RETURNING task",
+        )
+        .bind(lease.download)
+        .bind(lease.token)
+        .bind(tx.now)
+        .bind(change)
+        .bind(name)
+        .bind(i64::try_from(*bytes).unwrap_or(i64::MAX))
+        .bind(sha256.as_slice())
+        .bind(content_type)
+        .bind(storage_key),
+        Settlement::Retry { at, error } => unfinished(tx.now, lease, change, ("queued", 1, *at), Some(error)),
+        Settlement::Released { at, error } => {
+            unfinished(tx.now, lease, change, ("queued", 0, *at), error.as_ref())
+        }
+        Settlement::Failed { error } => unfinished(tx.now, lease, change, ("failed", 1, tx.now), Some(error)),
+    };
+    let row = statement.fetch_optional(&mut *tx.connection).await?;
+    let Some(row) = row else {
+        let there = sqlx::query("SELECT 1 FROM downloads WHERE id = $1")
+            .bind(lease.download)
+            .fetch_optional(&mut *tx.connection)
+            .await?;
+        return Ok(if there.is_some() {
+            Settled::LeaseLost
+        } else {
+            Settled::Gone
+        });
+    };
+    // A claim ended: even a final failure may have made room for a download of the same host.
+    tx.note_queued();
+    touch_task(tx, row.try_get(0)?, change).await?;
+    Ok(Settled::Done)
+}
+
+type Statement<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
+fn unfinished<'q>(
+    now: Millis,
+    lease: Lease,
+    change: i64,
+    (state, costs, next_at): (&'static str, i64, Millis),
+    error: Option<&'q DownloadError>,
+) -> Statement<'q> {
+    sqlx::query(
+        "UPDATE downloads SET state = $5, attempts = attempts + $6, next_at = $7, lease_until = NULL,
+            error_code = $8, error_detail = $9, updated_at = $3, change_seq = $4
+         WHERE id = $1 AND lease_token = $2 AND state = 'downloading' RETURNING task",
+    )
+    .bind(lease.download)
+    .bind(lease.token)
+    .bind(now)
+    .bind(change)
+    .bind(state)
+    .bind(costs)
+    .bind(next_at)
+    .bind(error.map(|error| error.code))
+    .bind(error.map(|error| error.detail.as_str()))
+}
+
+pub(super) async fn release_all(tx: &mut Tx<'_>) -> Result<(), sqlx::Error> {
+    let released = sqlx::query(
+        "UPDATE downloads SET state = 'queued', next_at = $1, lease_until = NULL, updated_at = $1
+         WHERE state = 'downloading' RETURNING task",
+    )
+    .bind(tx.now)
+    .fetch_all(&mut *tx.connection)
+    .await?;
+    for row in released {
+        let change = tx.next_change();
+        touch_task(tx, row.try_get(0)?, change).await?;
+    }
+    tx.note_queued();
+    Ok(())
+}
+
+pub(super) async fn retry_task(tx: &mut Tx<'_>, task: i64) -> Result<u64, sqlx::Error> {
+    let change = tx.next_change();
+    let queued = sqlx::query(
+        "UPDATE downloads SET state = 'queued', attempts = 0, next_at = $2, error_code = NULL, error_detail = NULL,
+            updated_at = $2, change_seq = $3
+         WHERE task = $1 AND state = 'failed' AND error_code NOT IN ('too_many_files', 'url_too_long')",
+    )
+    .bind(task)
+    .bind(tx.now)
+    .bind(change)
+    .execute(&mut *tx.connection)
+    .await?
+    .rows_affected();
+    if queued > 0 {
+        tx.note_queued();
+        touch_task(tx, task, change).await?;
+    }
+    Ok(queued)
+}
+
+/// Brings a task's `media` summary, time and change number up to date after its downloads changed.
+pub(super) async fn touch_task(tx: &mut Tx<'_>, task: i64, change: i64) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE tasks SET updated_at = $2, change_seq = $3, media = (
+            SELECT CASE
+                WHEN count(*) = 0 THEN 'none'
+                WHEN sum(state = 'downloading') > 0 THEN 'downloading'
+                WHEN sum(state IN ('queued', 'held', 'needs_url')) > 0 THEN 'queued'
+                WHEN sum(state = 'stored') = count(*) THEN 'stored'
+                WHEN sum(state = 'failed') = count(*) THEN 'failed'
+                ELSE 'partial' END
+            FROM downloads WHERE task = $1 AND state <> 'deleted')
+         WHERE id = $1",
+    )
+    .bind(task)
+    .bind(tx.now)
+    .bind(change)
+    .execute(&mut *tx.connection)
+    .await?;
+    Ok(())
+}

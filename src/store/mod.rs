@@ -1,0 +1,244 @@
+//! Everything recorded: all SQL, one writer, and queries in the words of the domain.
+//!
+//! Writes go through one task that owns the only write connection and commits whatever has gathered while the last
+//! commit ran ([`writer`]). Reads use a small pool of read-only connections. No method holds a transaction across
+//! anything but SQL.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Row, SqlSafeStr};
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::clock::Clock;
+use crate::shutdown::Tasks;
+
+pub mod accept;
+pub mod data_dir;
+pub mod deliveries;
+pub mod downloads;
+pub mod record;
+pub mod tasks;
+
+mod rejected;
+mod writer;
+
+use writer::{Command, Job, Queue, Reply, Writer};
+
+/// Why the store could not do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The writer's queue is full: more arrives than the disk can commit.
+    #[error("the store is busy")]
+    Busy,
+    /// The writer has stopped.
+    #[error("the store is closed")]
+    Closed,
+    /// The database refused or failed; nothing of the request was kept.
+    #[error("the database failed: {0}")]
+    Database(#[source] Arc<sqlx::Error>),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(Arc::new(error))
+    }
+}
+
+/// Why the database could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A later reelhook has migrated it.
+    #[error(
+        "the database {path} was written by a newer version of reelhook (migration {version}); \
+         start that version, or restore a backup made before the upgrade"
+    )]
+    Newer {
+        /// The file.
+        path: String,
+        /// The migration this version does not know.
+        version: i64,
+    },
+    /// The linked SQLite has known faults in the write-ahead log.
+    #[error("SQLite {found} is too old: reelhook needs {MIN_SQLITE} or later")]
+    SqliteTooOld {
+        /// What is linked.
+        found: String,
+    },
+    /// Anything else: not a database, no room, no right.
+    #[error("the database {path} cannot be opened: {source}")]
+    Database {
+        /// The file.
+        path: String,
+        /// What SQLite said.
+        source: sqlx::Error,
+    },
+    /// A migration failed; the database is as it was.
+    #[error("the database {path} cannot be migrated: {source}")]
+    Migrate {
+        /// The file.
+        path: String,
+        /// What went wrong.
+        source: MigrateError,
+    },
+}
+
+/// The first SQLite without the WAL-reset fault that can corrupt a database.
+const MIN_SQLITE: &str = "3.51.3";
+
+/// The store. Cheap to clone; clones share the writer and the readers.
+#[derive(Debug, Clone)]
+pub struct Store {
+    queue: Queue,
+    readers: SqlitePool,
+    clock: Clock,
+    signals: Arc<Signals>,
+}
+
+/// What the writer rings after a commit.
+#[derive(Debug)]
+struct Signals {
+    downloads: Notify,
+    changes: watch::Sender<i64>,
+}
+
+impl Store {
+    /// Opens (and if needed creates and migrates) the database at `path` and starts the writer on `tasks`.
+    ///
+    /// The writer ends, and closes the database, when the last `Store` is dropped; give it a tracker of its own, that
+    /// is drained after everything which may still want to record something.
+    pub async fn open(path: &Path, clock: Clock, tasks: &Tasks) -> Result<Self, OpenError> {
+        let shown = path.display().to_string();
+        let failed = |source| OpenError::Database {
+            path: shown.clone(),
+            source,
+        };
+        let mut writing = writing_options(path).connect().await.map_err(failed)?;
+        check_version(&mut writing).await.map_err(|error| match error {
+            Ok(found) => OpenError::SqliteTooOld { found },
+            Err(source) => failed(source),
+        })?;
+        migrate(&mut writing, &shown).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(4)
+            .acquire_timeout(Duration::from_secs(10))
+            .connect_with(reading_options(path))
+            .await
+            .map_err(failed)?;
+        let signals = Arc::new(Signals {
+            downloads: Notify::new(),
+            changes: watch::Sender::new(0),
+        });
+        let (queue, jobs) = Queue::bounded();
+        let writer = Writer::start(writing, signals.clone(), clock.clone())
+            .await
+            .map_err(failed)?;
+        tasks.spawn(writer.run(jobs));
+        Ok(Self {
+            queue,
+            readers,
+            clock,
+            signals,
+        })
+    }
+
+    /// Whether the database answers a query and the writer still runs.
+    pub async fn is_ready(&self) -> bool {
+        let alive = sqlx::query("SELECT 1").execute(&self.readers).await.is_ok();
+        alive && !self.queue.is_closed()
+    }
+
+    /// Resolves to a new value after every commit that changed a task; for those who wait for one.
+    pub fn changes(&self) -> watch::Receiver<i64> {
+        self.signals.changes.subscribe()
+    }
+
+    /// Rung after every commit that made a download claimable.
+    pub fn downloads_queued(&self) -> &Notify {
+        &self.signals.downloads
+    }
+
+    /// Puts a command into the writer's queue and waits for its commit. Dropping the future does not cancel it.
+    async fn write(&self, command: Command) -> Result<Reply, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.push(Job { command, reply }).await?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+fn base_options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(Duration::from_secs(5))
+        .foreign_keys(true)
+        .pragma("cache_size", "-16000")
+        .disable_statement_logging()
+}
+
+fn writing_options(path: &Path) -> SqliteConnectOptions {
+    base_options(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // NORMAL may lose the last commits on power loss, and those were answered 200.
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("journal_size_limit", "67108864")
+        .optimize_on_close(true, None)
+}
+
+fn reading_options(path: &Path) -> SqliteConnectOptions {
+    base_options(path).read_only(true)
+}
+
+/// `Err(Ok(version))` if SQLite is too old.
+async fn check_version(connection: &mut SqliteConnection) -> Result<(), Result<String, sqlx::Error>> {
+    let found: String = sqlx::query("SELECT sqlite_version()")
+        .fetch_one(connection)
+        .await
+        .and_then(|row| row.try_get(0))
+        .map_err(Err)?;
+    // Compared as numbers: as text, 3.9 would be later than 3.51.
+    let numbers = |text: &str| -> Vec<u32> {
+        text.split('.')
+            .map(|part| u32::from_str(part).unwrap_or(0))
+            .collect()
+    };
+    if numbers(&found) < numbers(MIN_SQLITE) {
+        return Err(Ok(found));
+    }
+    Ok(())
+}
+
+async fn migrate(connection: &mut SqliteConnection, path: &str) -> Result<(), OpenError> {
+    let migrations = [(1, "init", include_str!("../../migrations/0001_init.sql"))];
+    let migrator = Migrator::with_migrations(
+        migrations
+            .into_iter()
+            .map(|(version, name, sql)| {
+                Migration::new(
+                    version,
+                    name.into(),
+                    MigrationType::Simple,
+                    sql.into_sql_str(),
+                    false,
+                )
+            })
+            .collect(),
+    );
+    migrator.run(connection).await.map_err(|source| match source {
+        MigrateError::VersionMissing(version) => OpenError::Newer {
+            path: path.to_owned(),
+            version,
+        },
+        source => OpenError::Migrate {
+            path: path.to_owned(),
+            source,
+        },
+    })
+}

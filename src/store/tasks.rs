@@ -1,0 +1,526 @@
+//! Tasks: expected, listed, shown, deleted; and the counts of all.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::record::{state_from, to_json};
+use super::writer::{Command, Reply, Tx, next};
+use super::{Store, StoreError};
+use crate::clock::Millis;
+use crate::provider::rules::State;
+use crate::provider::{Kind, TaskId};
+
+/// How many rows one page may examine before it returns short with a cursor.
+pub const ROWS_EXAMINED: i64 = 10_000;
+
+/// A task that somebody submitted and whose callback is awaited.
+#[derive(Debug, Clone)]
+pub struct Expectation {
+    /// The source's name.
+    pub source: String,
+    /// The provider's id.
+    pub task_id: TaskId,
+    /// Which result is awaited.
+    pub kind: Kind,
+    /// Which of several.
+    pub index: u32,
+    /// The provider's API family, such as `veo`.
+    pub family: Option<String>,
+    /// The request as JSON, for people.
+    pub params: Option<String>,
+    /// The prompt in it, if there is one.
+    pub prompt: Option<String>,
+}
+
+/// What a deletion leaves to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deletion {
+    /// Storage keys whose files are to be removed; [`Store::forget_doomed`] them afterwards.
+    pub keys: Vec<String>,
+}
+
+/// A task as recorded.
+#[derive(Debug, Clone)]
+pub struct TaskRecord {
+    /// Row id: the order of lists, and the cursor.
+    pub row: i64,
+    /// The source's name.
+    pub source: String,
+    /// The provider's id.
+    pub task_id: String,
+    /// Of `(video, 0)` if known, else of the newest outcome.
+    pub state: State,
+    /// Summary over all files: `none`, `queued`, `downloading`, `stored`, `partial` or `failed`.
+    pub media: String,
+    /// The prompt, where known.
+    pub prompt: Option<String>,
+    /// When it was first heard of.
+    pub created_at: Millis,
+    /// When its first delivery came.
+    pub received_at: Option<Millis>,
+    /// When anything of it last changed.
+    pub updated_at: Millis,
+    /// Deliveries that were not rejected.
+    pub deliveries: i64,
+    /// Open conflicts.
+    pub conflicts: i64,
+    /// What is believed, by kind and index.
+    pub outcomes: Vec<OutcomeRecord>,
+    /// Its files.
+    pub files: Vec<FileRecord>,
+}
+
+impl TaskRecord {
+    /// Whether nothing more is awaited: the task is terminal and every file is stored or failed.
+    pub fn is_settled(&self) -> bool {
+        self.state.is_terminal() && !matches!(self.media.as_str(), "queued" | "downloading")
+    }
+
+    /// The outcome that speaks for the task: `(video, 0)` if known, else the newest.
+    pub fn main_outcome(&self) -> Option<&OutcomeRecord> {
+        self.outcomes
+            .iter()
+            .find(|outcome| outcome.kind == "video" && outcome.index == 0)
+            .or_else(|| {
+                self.outcomes
+                    .iter()
+                    .max_by_key(|outcome| (outcome.received_at, outcome.row))
+            })
+    }
+}
+
+/// An outcome as recorded.
+#[derive(Debug, Clone)]
+pub struct OutcomeRecord {
+    row: i64,
+    /// Which result.
+    pub kind: String,
+    /// Which of several.
+    pub index: i64,
+    /// What we believe.
+    pub state: State,
+    /// The provider's body code.
+    pub code: Option<i64>,
+    /// The provider's sentence.
+    pub msg: Option<String>,
+    /// The failure as JSON, if it failed.
+    pub failure: Option<String>,
+    /// Such as `1080p`.
+    pub resolution: Option<String>,
+    /// Whether the fallback model made it.
+    pub fallback: Option<bool>,
+    /// Credits consumed.
+    pub credits: Option<f64>,
+    /// How the delivery it stands on came.
+    pub via: Option<String>,
+    /// When that came.
+    pub received_at: Option<Millis>,
+}
+
+/// A file as recorded.
+#[derive(Debug, Clone)]
+pub struct FileRecord {
+    /// Its name in URLs, with extension.
+    pub name: String,
+    /// What it is to the task.
+    pub role: String,
+    /// Of which outcome.
+    pub kind: String,
+    /// Of which outcome.
+    pub index: i64,
+    /// Its place in the role.
+    pub n: i64,
+    /// `queued`, `held`, `needs_url`, `downloading`, `stored`, `failed` or `deleted`.
+    pub state: String,
+    /// Where the provider keeps it.
+    pub provider_url: String,
+    /// Attempts that counted.
+    pub attempts: i64,
+    /// Not before.
+    pub next_at: Millis,
+    /// When the provider is expected to delete it.
+    pub deadline: Millis,
+    /// Length, once stored.
+    pub bytes: Option<i64>,
+    /// SHA-256, once stored.
+    pub sha256: Option<Vec<u8>>,
+    /// MIME type by content, once stored.
+    pub content_type: Option<String>,
+    /// Where it lies in the storage, once stored.
+    pub storage_key: Option<String>,
+    /// Code and sentence of the last failure.
+    pub error: Option<(String, String)>,
+}
+
+/// Which tasks to list.
+#[derive(Debug, Clone, Default)]
+pub struct TaskFilter {
+    /// Only these states.
+    pub state: Option<String>,
+    /// Only this media summary.
+    pub media: Option<String>,
+    /// Only this source.
+    pub source: Option<String>,
+    /// Only ids that begin so.
+    pub prefix: Option<String>,
+    /// Created at or after.
+    pub since: Option<Millis>,
+    /// Created before.
+    pub until: Option<Millis>,
+    /// Only rows before this one.
+    pub before: Option<i64>,
+    /// At most so many.
+    pub limit: i64,
+}
+
+/// A page, and where the next begins.
+#[derive(Debug)]
+pub struct Page<T> {
+    /// The rows.
+    pub items: Vec<T>,
+    /// `None` at the end.
+    pub next: Option<i64>,
+}
+
+/// Counts of everything.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    /// Tasks by state.
+    pub tasks: BTreeMap<String, i64>,
+    /// Files by state.
+    pub files: BTreeMap<String, i64>,
+    /// When the longest waiting download was queued.
+    pub oldest_queued_at: Option<Millis>,
+    /// Bytes of all stored files.
+    pub stored_bytes: i64,
+}
+
+impl Store {
+    /// Records tasks whose callbacks are awaited; how many of them were unknown. A tombstone of one is lifted.
+    pub async fn expect_tasks(&self, expected: Vec<Expectation>) -> Result<u64, StoreError> {
+        match self.write(Command::Expect(expected)).await? {
+            Reply::Expected { created } => Ok(created),
+            other => unreachable!("an expectation was answered with {other:?}"),
+        }
+    }
+
+    /// Deletes a task's rows and leaves a tombstone. The files of the returned keys are removed by the caller;
+    /// should it die before, [`Store::doomed_files`] names them again.
+    pub async fn delete_task(&self, task: i64) -> Result<Deletion, StoreError> {
+        match self.write(Command::DeleteTask { task }).await? {
+            Reply::Deleted(deletion) => Ok(deletion),
+            other => unreachable!("a deletion was answered with {other:?}"),
+        }
+    }
+
+    /// Files of deleted tasks that are still to be removed.
+    pub async fn doomed_files(&self) -> Result<Vec<String>, StoreError> {
+        let rows = sqlx::query("SELECT storage_key FROM doomed_files")
+            .fetch_all(&self.readers)
+            .await?;
+        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+    }
+
+    /// Notes that these files are removed.
+    pub async fn forget_doomed(&self, keys: Vec<String>) -> Result<(), StoreError> {
+        self.write(Command::ForgetDoomed { keys }).await.map(|_| ())
+    }
+
+    /// The tasks of that id, one for each source that has it (or of `source` only).
+    pub async fn tasks_by_id(
+        &self,
+        task_id: &str,
+        source: Option<&str>,
+    ) -> Result<Vec<TaskRecord>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM tasks WHERE task_id = $1 AND ($2 IS NULL OR source = $2) ORDER BY source",
+        )
+        .bind(task_id)
+        .bind(source)
+        .fetch_all(&self.readers)
+        .await?;
+        self.with_details(&rows).await
+    }
+
+    /// A page of tasks, newest row first. Examines at most [`ROWS_EXAMINED`] rows, then returns short with a cursor.
+    pub async fn list_tasks(&self, filter: &TaskFilter) -> Result<Page<TaskRecord>, StoreError> {
+        let before = filter.before.unwrap_or(i64::MAX);
+        // The last row this page may examine; NULL if the table ends before.
+        let floor: Option<i64> =
+            sqlx::query("SELECT id FROM tasks WHERE id < $1 ORDER BY id DESC LIMIT 1 OFFSET $2")
+                .bind(before)
+                .bind(ROWS_EXAMINED - 1)
+                .fetch_optional(&self.readers)
+                .await?
+                .map(|row| row.try_get(0))
+                .transpose()?;
+        let rows = sqlx::query(
+            "SELECT * FROM tasks WHERE id < $1 AND id >= $2
+                AND ($3 IS NULL OR state = $3) AND ($4 IS NULL OR media = $4) AND ($5 IS NULL OR source = $5)
+                AND ($6 IS NULL OR substr(task_id, 1, length($6)) = $6)
+                AND ($7 IS NULL OR created_at >= $7) AND ($8 IS NULL OR created_at < $8)
+             ORDER BY id DESC LIMIT $9",
+        )
+        .bind(before)
+        .bind(floor.unwrap_or(i64::MIN))
+        .bind(&filter.state)
+        .bind(&filter.media)
+        .bind(&filter.source)
+        .bind(&filter.prefix)
+        .bind(filter.since)
+        .bind(filter.until)
+        .bind(filter.limit)
+        .fetch_all(&self.readers)
+        .await?;
+        let items = self.with_details(&rows).await?;
+        let full = i64::try_from(items.len()).unwrap_or(i64::MAX) >= filter.limit;
+        let next = if full {
+            items.last().map(|task| task.row)
+        } else {
+            floor
+        };
+        Ok(Page { items, next })
+    }
+
+    /// Counts of everything, by counting.
+    pub async fn counts(&self) -> Result<Counts, StoreError> {
+        let mut counts = Counts::default();
+        for row in sqlx::query("SELECT state, count(*) FROM tasks GROUP BY state")
+            .fetch_all(&self.readers)
+            .await?
+        {
+            counts.tasks.insert(row.try_get(0)?, row.try_get(1)?);
+        }
+        let files =
+            sqlx::query("SELECT state, count(*), COALESCE(sum(bytes), 0) FROM downloads GROUP BY state")
+                .fetch_all(&self.readers)
+                .await?;
+        for row in files {
+            let state: String = row.try_get(0)?;
+            if state == "stored" {
+                counts.stored_bytes = row.try_get(2)?;
+            }
+            counts.files.insert(state, row.try_get(1)?);
+        }
+        counts.oldest_queued_at = sqlx::query("SELECT min(created_at) FROM downloads WHERE state = 'queued'")
+            .fetch_one(&self.readers)
+            .await?
+            .try_get(0)?;
+        Ok(counts)
+    }
+
+    /// Adds outcomes and files to task rows, two queries for the whole page.
+    async fn with_details(&self, rows: &[SqliteRow]) -> Result<Vec<TaskRecord>, StoreError> {
+        let mut tasks = rows.iter().map(task_record).collect::<Result<Vec<_>, _>>()?;
+        let ids: Vec<i64> = tasks.iter().map(|task| task.row).collect();
+        if ids.is_empty() {
+            return Ok(tasks);
+        }
+        let at: BTreeMap<i64, usize> = ids.iter().enumerate().map(|(at, id)| (*id, at)).collect();
+        let ids = to_json(&ids);
+        let outcomes = sqlx::query(
+            "SELECT * FROM outcomes WHERE task IN (SELECT value FROM json_each($1)) ORDER BY task, id",
+        )
+        .bind(&ids)
+        .fetch_all(&self.readers)
+        .await?;
+        for row in &outcomes {
+            // A task may be deleted between the queries: its rows then belong to nobody.
+            if let Some(&at) = at.get(&row.try_get::<i64, _>("task")?) {
+                tasks[at].outcomes.push(outcome_record(row)?);
+            }
+        }
+        let files = sqlx::query(
+            "SELECT * FROM downloads WHERE task IN (SELECT value FROM json_each($1)) ORDER BY task, id",
+        )
+        .bind(&ids)
+        .fetch_all(&self.readers)
+        .await?;
+        for row in &files {
+            if let Some(&at) = at.get(&row.try_get::<i64, _>("task")?) {
+                tasks[at].files.push(file_record(row)?);
+            }
+        }
+        Ok(tasks)
+    }
+}
+
+fn task_record(row: &SqliteRow) -> Result<TaskRecord, sqlx::Error> {
+    Ok(TaskRecord {
+        row: row.try_get("id")?,
+        source: row.try_get("source")?,
+        task_id: row.try_get("task_id")?,
+        state: state_from(row.try_get("state")?),
+        media: row.try_get("media")?,
+        prompt: row.try_get("prompt")?,
+        created_at: row.try_get("created_at")?,
+        received_at: row.try_get("received_at")?,
+        updated_at: row.try_get("updated_at")?,
+        deliveries: row.try_get("deliveries")?,
+        conflicts: row.try_get("conflicts")?,
+        outcomes: Vec::new(),
+        files: Vec::new(),
+    })
+}
+
+fn outcome_record(row: &SqliteRow) -> Result<OutcomeRecord, sqlx::Error> {
+    Ok(OutcomeRecord {
+        row: row.try_get("id")?,
+        kind: row.try_get("kind")?,
+        index: row.try_get("idx")?,
+        state: state_from(row.try_get("state")?),
+        code: row.try_get("code")?,
+        msg: row.try_get("msg")?,
+        failure: row.try_get("failure")?,
+        resolution: row.try_get("resolution")?,
+        fallback: row.try_get("fallback")?,
+        credits: row.try_get("credits")?,
+        via: row.try_get("via")?,
+        received_at: row.try_get("received_at")?,
+    })
+}
+
+fn file_record(row: &SqliteRow) -> Result<FileRecord, sqlx::Error> {
+    let code: Option<String> = row.try_get("error_code")?;
+    let detail: Option<String> = row.try_get("error_detail")?;
+    Ok(FileRecord {
+        name: row.try_get("name")?,
+        role: row.try_get("role")?,
+        kind: row.try_get("kind")?,
+        index: row.try_get("idx")?,
+        n: row.try_get("n")?,
+        state: row.try_get("state")?,
+        provider_url: row.try_get("url")?,
+        attempts: row.try_get("attempts")?,
+        next_at: row.try_get("next_at")?,
+        deadline: row.try_get("deadline")?,
+        bytes: row.try_get("bytes")?,
+        sha256: row.try_get("sha256")?,
+        content_type: row.try_get("content_type")?,
+        storage_key: row.try_get("storage_key")?,
+        error: code.map(|code| (code, detail.unwrap_or_default())),
+    })
+}
+
+#[derive(Debug, Serialize)]
+struct ExpectedRow<'a> {
+    task: i64,
+    outcome: i64,
+    source: &'a str,
+    task_id: &'a str,
+    kind: &'a str,
+    idx: u32,
+    family: Option<&'a str>,
+    params: Option<&'a str>,
+    prompt: Option<&'a str>,
+    change_seq: i64,
+}
+
+pub(super) async fn expect(tx: &mut Tx<'_>, expected: &[Expectation]) -> Result<u64, sqlx::Error> {
+    let rows: Vec<ExpectedRow<'_>> = expected
+        .iter()
+        .map(|expected| ExpectedRow {
+            task: next(&mut tx.ids.task),
+            outcome: next(&mut tx.ids.outcome),
+            source: &expected.source,
+            task_id: expected.task_id.as_str(),
+            kind: expected.kind.as_str(),
+            idx: expected.index,
+            family: expected.family.as_deref(),
+            params: expected.params.as_deref(),
+            prompt: expected.prompt.as_deref(),
+            change_seq: tx.next_change(),
+        })
+        .collect();
+    let rows = to_json(&rows);
+    sqlx::query(
+        "DELETE FROM tombstones WHERE (task_id, source) IN
+            (SELECT value->>'task_id', value->>'source' FROM json_each($1))",
+    )
+    .bind(&rows)
+    .execute(&mut *tx.connection)
+    .await?;
+    let created = sqlx::query(
+        "INSERT INTO tasks (id, source, task_id, state, media, family, params, prompt, created_at, updated_at,
+                            deliveries, conflicts, change_seq)
+         SELECT value->>'task', value->>'source', value->>'task_id', 'pending', 'none', value->>'family',
+                value->>'params', value->>'prompt', $2, $2, 0, 0, value->>'change_seq'
+         FROM json_each($1) WHERE true ON CONFLICT DO NOTHING",
+    )
+    .bind(&rows)
+    .bind(tx.now)
+    .execute(&mut *tx.connection)
+    .await?
+    .rows_affected();
+    // A callback may have come first: what it lacked is filled in, what it told stays.
+    sqlx::query(
+        "UPDATE tasks SET family = COALESCE(family, e.value->>'family'), params = COALESCE(params, e.value->>'params'),
+                          prompt = COALESCE(prompt, e.value->>'prompt')
+         FROM json_each($1) e WHERE tasks.task_id = e.value->>'task_id' AND tasks.source = e.value->>'source'",
+    )
+    .bind(&rows)
+    .execute(&mut *tx.connection)
+    .await?;
+    sqlx::query(
+        "INSERT INTO outcomes (id, task, kind, idx, state, has_media, accepted_rows, duplicate_rows, conflict_rows)
+         SELECT e.value->>'outcome', t.id, e.value->>'kind', e.value->>'idx', 'pending', 0, 0, 0, 0
+         FROM json_each($1) e
+         JOIN tasks t ON t.task_id = e.value->>'task_id' AND t.source = e.value->>'source'
+         WHERE true ON CONFLICT DO NOTHING",
+    )
+    .bind(&rows)
+    .execute(&mut *tx.connection)
+    .await?;
+    Ok(created)
+}
+
+pub(super) async fn delete(tx: &mut Tx<'_>, task: i64) -> Result<Deletion, sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO tombstones (task_id, source, deleted_at) SELECT task_id, source, $2 FROM tasks WHERE id = $1
+         ON CONFLICT DO UPDATE SET deleted_at = excluded.deleted_at",
+    )
+    .bind(task)
+    .bind(tx.now)
+    .execute(&mut *tx.connection)
+    .await?;
+    let doomed = sqlx::query(
+        "INSERT INTO doomed_files (storage_key)
+         SELECT storage_key FROM downloads WHERE task = $1 AND storage_key IS NOT NULL
+         ON CONFLICT DO UPDATE SET storage_key = excluded.storage_key RETURNING storage_key",
+    )
+    .bind(task)
+    .fetch_all(&mut *tx.connection)
+    .await?;
+    let gone = sqlx::query("DELETE FROM deliveries WHERE task = $1 RETURNING verdict, reason, net, size")
+        .bind(task)
+        .fetch_all(&mut *tx.connection)
+        .await?;
+    for row in gone {
+        if row.try_get::<&str, _>(0)? == "rejected" {
+            let (reason, net): (String, Option<String>) = (row.try_get(1)?, row.try_get(2)?);
+            tx.ring.forget_row(&reason, net.as_deref(), row.try_get(3)?);
+        }
+    }
+    sqlx::query("DELETE FROM tasks WHERE id = $1")
+        .bind(task)
+        .execute(&mut *tx.connection)
+        .await?;
+    tx.next_change();
+    Ok(Deletion {
+        keys: doomed
+            .iter()
+            .map(|row| row.try_get(0))
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+pub(super) async fn forget_doomed(tx: &mut Tx<'_>, keys: &[String]) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM doomed_files WHERE storage_key IN (SELECT value FROM json_each($1))")
+        .bind(to_json(keys))
+        .execute(&mut *tx.connection)
+        .await?;
+    Ok(())
+}

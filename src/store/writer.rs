@@ -1,0 +1,323 @@
+//! The one writer: drains a bounded queue and commits whatever has gathered in one transaction (group commit).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{Executor, Row};
+use tokio::sync::{mpsc, oneshot};
+
+use super::accept::{self, Accepted};
+use super::downloads::{self, ClaimedDownload, Lease, Settled, Settlement};
+use super::record::{self, NewDelivery, Recorded};
+use super::rejected::Ring;
+use super::tasks::{self, Deletion, Expectation};
+use super::{Signals, StoreError};
+use crate::clock::{Clock, Millis};
+
+/// How many commands may wait; past that, callbacks are answered 503 at once rather than late.
+const QUEUE_LENGTH: usize = 1024;
+/// Most commands in one transaction: keeps the wait of the first of them short.
+const MAX_BATCH: usize = 256;
+
+/// What the writer can be asked for.
+#[derive(Debug)]
+pub(super) enum Command {
+    Record(Box<NewDelivery>),
+    Expect(Vec<Expectation>),
+    Claim { lease_for: Duration, per_host: u32 },
+    Renew { lease: Lease, lease_for: Duration },
+    Settle { lease: Lease, settlement: Settlement },
+    ReleaseAll,
+    RetryTask { task: i64 },
+    DeleteTask { task: i64 },
+    ForgetDoomed { keys: Vec<String> },
+    Accept { delivery: i64 },
+}
+
+/// The answer to the command of the same name.
+#[derive(Debug)]
+pub(super) enum Reply {
+    Recorded(Recorded),
+    Expected { created: u64 },
+    Claimed(Option<Box<ClaimedDownload>>),
+    Renewed(bool),
+    Settled(Settled),
+    Done,
+    Queued(u64),
+    Deleted(Deletion),
+    Accepted(Accepted),
+}
+
+/// A command and where its answer goes.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) command: Command,
+    pub(super) reply: oneshot::Sender<Result<Reply, StoreError>>,
+}
+
+/// The sending end of the writer's queue.
+#[derive(Debug, Clone)]
+pub(super) struct Queue(mpsc::Sender<Job>);
+
+impl Queue {
+    pub(super) fn bounded() -> (Self, mpsc::Receiver<Job>) {
+        let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
+        (Self(sender), receiver)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    /// Deliveries are refused when the queue is full: the provider waits 15 seconds and would rather hear 503.
+    /// Our own work waits its turn.
+    pub(super) async fn push(&self, job: Job) -> Result<(), StoreError> {
+        if matches!(job.command, Command::Record(_)) {
+            return self.0.try_send(job).map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => StoreError::Busy,
+                mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
+            });
+        }
+        self.0.send(job).await.map_err(|_| StoreError::Closed)
+    }
+}
+
+/// The next row id of each table. Gaps after a rollback are harmless.
+#[derive(Debug)]
+pub(super) struct Ids {
+    pub(super) task: i64,
+    pub(super) outcome: i64,
+    pub(super) download: i64,
+    pub(super) delivery: i64,
+    pub(super) body: i64,
+}
+
+impl Ids {
+    async fn load(connection: &mut SqliteConnection) -> Result<Self, sqlx::Error> {
+        let row = sqlx::query(
+            "SELECT (SELECT COALESCE(max(id), 0) FROM tasks), (SELECT COALESCE(max(id), 0) FROM outcomes),
+                    (SELECT COALESCE(max(id), 0) FROM downloads), (SELECT COALESCE(max(id), 0) FROM deliveries),
+                    (SELECT COALESCE(max(id), 0) FROM bodies)",
+        )
+        .fetch_one(connection)
+        .await?;
+        Ok(Self {
+            task: row.try_get(0)?,
+            outcome: row.try_get(1)?,
+            download: row.try_get(2)?,
+            delivery: row.try_get(3)?,
+            body: row.try_get(4)?,
+        })
+    }
+}
+
+/// Gives out the next value of a counter.
+pub(super) fn next(counter: &mut i64) -> i64 {
+    *counter += 1;
+    *counter
+}
+
+/// What the commands of one transaction share.
+#[derive(Debug)]
+pub(super) struct Tx<'w> {
+    pub(super) connection: &'w mut SqliteConnection,
+    pub(super) ids: &'w mut Ids,
+    pub(super) ring: &'w mut Ring,
+    pub(super) now: Millis,
+    change_seq: &'w mut i64,
+    changed: bool,
+    downloads_queued: bool,
+}
+
+impl Tx<'_> {
+    /// A new change number, for a task that changed.
+    pub(super) fn next_change(&mut self) -> i64 {
+        self.changed = true;
+        next(self.change_seq)
+    }
+
+    /// Notes that a download became claimable: the workers are woken after the commit.
+    pub(super) fn note_queued(&mut self) {
+        self.downloads_queued = true;
+    }
+}
+
+/// The task that owns the write connection.
+#[derive(Debug)]
+pub(super) struct Writer {
+    connection: SqliteConnection,
+    signals: Arc<Signals>,
+    clock: Clock,
+    ids: Ids,
+    change_seq: i64,
+    ring: Ring,
+}
+
+impl Writer {
+    pub(super) async fn start(
+        mut connection: SqliteConnection,
+        signals: Arc<Signals>,
+        clock: Clock,
+    ) -> Result<Self, sqlx::Error> {
+        let ids = Ids::load(&mut connection).await?;
+        let ring = Ring::load(&mut connection).await?;
+        let change_seq = sqlx::query("SELECT value FROM counters WHERE name = 'change_seq'")
+            .fetch_one(&mut connection)
+            .await?
+            .try_get(0)?;
+        signals.changes.send_replace(change_seq);
+        Ok(Self {
+            connection,
+            signals,
+            clock,
+            ids,
+            change_seq,
+            ring,
+        })
+    }
+
+    /// Serves until every sender is gone.
+    pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        while jobs.recv_many(&mut batch, MAX_BATCH).await > 0 {
+            self.serve(std::mem::take(&mut batch)).await;
+        }
+        // An orderly close checkpoints the write-ahead log into the database.
+        if let Err(error) = sqlx::Connection::close(self.connection).await {
+            tracing::warn!(%error, "the database did not close cleanly; nothing committed is lost");
+        }
+    }
+
+    /// Commits a batch as one; if that fails, each command alone, so that only the offender gets the error.
+    async fn serve(&mut self, batch: Vec<Job>) {
+        let together: Vec<&Command> = batch.iter().map(|job| &job.command).collect();
+        match self.transaction(&together).await {
+            Ok(replies) => {
+                for (job, reply) in batch.into_iter().zip(replies) {
+                    // Nobody waits any more if the client went away; the commit stands.
+                    let _ = job.reply.send(Ok(reply));
+                }
+            }
+            Err(error) if batch.len() == 1 => {
+                for job in batch {
+                    let _ = job.reply.send(Err(error.clone()));
+                }
+            }
+            Err(_) => {
+                for job in batch {
+                    let alone = self.transaction(&[&job.command]).await;
+                    let _ = job
+                        .reply
+                        .send(alone.and_then(|mut replies| replies.pop().ok_or(StoreError::Closed)));
+                }
+            }
+        }
+    }
+
+    async fn transaction(&mut self, commands: &[&Command]) -> Result<Vec<Reply>, StoreError> {
+        let seq_before = self.change_seq;
+        match self.attempt(commands).await {
+            Ok(done) => {
+                if done.changed {
+                    self.signals.changes.send_replace(self.change_seq);
+                }
+                if done.downloads_queued {
+                    self.signals.downloads.notify_one();
+                }
+                Ok(done.replies)
+            }
+            Err(error) => {
+                // After a failed BEGIN there is nothing to roll back, and saying so is no news.
+                let _ = self.connection.execute("ROLLBACK").await;
+                self.change_seq = seq_before;
+                if let Ok(ring) = Ring::load(&mut self.connection).await {
+                    self.ring = ring;
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn attempt(&mut self, commands: &[&Command]) -> Result<Done, sqlx::Error> {
+        self.connection.execute("BEGIN IMMEDIATE").await?;
+        let mut tx = Tx {
+            connection: &mut self.connection,
+            ids: &mut self.ids,
+            ring: &mut self.ring,
+            now: self.clock.now(),
+            change_seq: &mut self.change_seq,
+            changed: false,
+            downloads_queued: false,
+        };
+        let replies = apply(&mut tx, commands).await?;
+        let (changed, downloads_queued, seq) = (tx.changed, tx.downloads_queued, *tx.change_seq);
+        if changed {
+            sqlx::query("UPDATE counters SET value = $1 WHERE name = 'change_seq'")
+                .bind(seq)
+                .execute(&mut self.connection)
+                .await?;
+        }
+        self.connection.execute("COMMIT").await?;
+        Ok(Done {
+            replies,
+            changed,
+            downloads_queued,
+        })
+    }
+}
+
+struct Done {
+    replies: Vec<Reply>,
+    changed: bool,
+    downloads_queued: bool,
+}
+
+/// Carries out the commands: all deliveries as one, the others one by one, answers in the order of the commands.
+async fn apply(tx: &mut Tx<'_>, commands: &[&Command]) -> Result<Vec<Reply>, sqlx::Error> {
+    let deliveries: Vec<&NewDelivery> = commands
+        .iter()
+        .filter_map(|command| match command {
+            Command::Record(delivery) => Some(&**delivery),
+            _ => None,
+        })
+        .collect();
+    let mut recorded = record::record(tx, &deliveries).await?.into_iter();
+    let mut replies = Vec::with_capacity(commands.len());
+    for command in commands {
+        replies.push(match command {
+            Command::Record(_) => Reply::Recorded(recorded.next().expect("one answer for each delivery")),
+            other => apply_one(tx, other).await?,
+        });
+    }
+    Ok(replies)
+}
+
+async fn apply_one(tx: &mut Tx<'_>, command: &Command) -> Result<Reply, sqlx::Error> {
+    Ok(match command {
+        Command::Record(_) => unreachable!("deliveries are recorded together"),
+        Command::Expect(expected) => Reply::Expected {
+            created: tasks::expect(tx, expected).await?,
+        },
+        Command::Claim { lease_for, per_host } => {
+            Reply::Claimed(downloads::claim(tx, *lease_for, *per_host).await?.map(Box::new))
+        }
+        Command::Renew { lease, lease_for } => {
+            Reply::Renewed(downloads::renew(tx, *lease, *lease_for).await?)
+        }
+        Command::Settle { lease, settlement } => {
+            Reply::Settled(downloads::settle(tx, *lease, settlement).await?)
+        }
+        Command::ReleaseAll => {
+            downloads::release_all(tx).await?;
+            Reply::Done
+        }
+        Command::RetryTask { task } => Reply::Queued(downloads::retry_task(tx, *task).await?),
+        Command::DeleteTask { task } => Reply::Deleted(tasks::delete(tx, *task).await?),
+        Command::ForgetDoomed { keys } => {
+            tasks::forget_doomed(tx, keys).await?;
+            Reply::Done
+        }
+        Command::Accept { delivery } => Reply::Accepted(accept::accept(tx, *delivery).await?),
+    })
+}

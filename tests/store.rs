@@ -1,0 +1,414 @@
+//! The store against a real SQLite file.
+
+use std::time::Duration;
+
+use reelhook::clock::Clock;
+use reelhook::provider::payload::Document;
+use reelhook::provider::rules::Verdict;
+use reelhook::shutdown::Tasks;
+use reelhook::store::Store;
+use reelhook::store::downloads::{Settled, Settlement};
+use reelhook::store::record::{Binding, Content, NewDelivery, Recorded, Verified, Via};
+use reelhook::store::tasks::{TaskFilter, TaskRecord};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+struct Bench {
+    store: Store,
+    clock: Clock,
+    dir: TempDir,
+}
+
+const LEASE: Duration = Duration::from_secs(60);
+
+impl Bench {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(1_795_284_446_000);
+        let store = Store::open(&dir.path().join("reelhook.db"), clock.clone(), &Tasks::new())
+            .await
+            .unwrap();
+        Self { store, clock, dir }
+    }
+
+    /// A second connection to the same file, to hurt it from outside.
+    async fn sabotage(&self, sql: &'static str) {
+        let url = format!("sqlite://{}", self.dir.path().join("reelhook.db").display());
+        let mut connection = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url)
+            .await
+            .unwrap();
+        sqlx::query(sql).execute(&mut connection).await.unwrap();
+    }
+
+    async fn receive(&self, body: &str) -> Recorded {
+        self.store.record_delivery(self.delivery(body)).await.unwrap()
+    }
+
+    fn delivery(&self, body: &str) -> NewDelivery {
+        let document = Document::parse(body.as_bytes()).unwrap();
+        NewDelivery {
+            source: "kie".to_owned(),
+            via: Via::Callback,
+            received_at: self.clock.now(),
+            remote_addr: Some([192, 0, 2, 1].into()),
+            headers: "{}".to_owned(),
+            body: body.to_owned().into(),
+            body_digest: Sha256::digest(body).into(),
+            content: Content::Verified(Verified {
+                task_id: document.task_id().clone(),
+                kind: "video".parse().unwrap(),
+                index: 0,
+                event: document.event(),
+                binding: None,
+            }),
+        }
+    }
+
+    async fn task(&self, id: &str) -> Option<TaskRecord> {
+        self.store.tasks_by_id(id, None).await.unwrap().pop()
+    }
+}
+
+fn success(id: &str, urls: &[&str]) -> String {
+    serde_json::json!({"code": 200, "msg": "ok", "data": {"taskId": id, "info": {"resultUrls": urls}}})
+        .to_string()
+}
+
+fn failure(id: &str) -> String {
+    serde_json::json!({"code": 501, "msg": "Failed", "data": {"taskId": id}}).to_string()
+}
+
+fn stored(name: &str) -> Settlement {
+    Settlement::Stored {
+        name: name.to_owned(),
+        bytes: 3,
+        sha256: [7; 32],
+        content_type: "video/mp4".to_owned(),
+        storage_key: format!("kie/t/{name}"),
+    }
+}
+
+#[tokio::test]
+async fn a_success_is_recorded_with_its_downloads() {
+    let bench = Bench::new().await;
+    let recorded = bench
+        .receive(&success(
+            "t",
+            &["https://cdn.example/a.mp4", "https://cdn.example/b.mp4"],
+        ))
+        .await;
+    assert_eq!((recorded.verdict, recorded.queued), (Verdict::Accepted, 2));
+    let task = bench.task("t").await.unwrap();
+    assert_eq!(
+        (task.state.as_str(), task.media.as_str(), task.deliveries),
+        ("succeeded", "queued", 1)
+    );
+    let names: Vec<_> = task.files.iter().map(|file| file.name.as_str()).collect();
+    assert_eq!(names, ["result-0.mp4", "result-1.mp4"]);
+}
+
+#[tokio::test]
+async fn two_hundred_identical_callbacks_give_one_task_and_two_hundred_counts() {
+    let bench = Bench::new().await;
+    let body = success("t", &["https://cdn.example/a.mp4"]);
+    let all: Vec<_> = (0..200)
+        .map(|_| bench.store.record_delivery(bench.delivery(&body)))
+        .collect();
+    let all = futures_util::future::join_all(all).await;
+    let accepted = all
+        .iter()
+        .flatten()
+        .filter(|recorded| recorded.verdict == Verdict::Accepted)
+        .count();
+    assert_eq!((all.len(), accepted), (200, 1));
+    let task = bench.task("t").await.unwrap();
+    assert_eq!((task.deliveries, task.files.len()), (200, 1));
+    let page = bench
+        .store
+        .list_deliveries(&reelhook::store::deliveries::DeliveryFilter {
+            limit: 200,
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        page.items.len(),
+        21,
+        "one accepted row and twenty duplicates are kept"
+    );
+}
+
+#[tokio::test]
+async fn one_poisoned_delivery_in_a_batch_harms_no_other() {
+    let bench = Bench::new().await;
+    bench
+        .sabotage(
+            "CREATE TRIGGER poison BEFORE INSERT ON deliveries WHEN NEW.task_id = 'poison'
+                    BEGIN SELECT RAISE(ABORT, 'poisoned'); END",
+        )
+        .await;
+    let all = ["a", "b", "poison", "c"].map(|id| {
+        bench
+            .store
+            .record_delivery(bench.delivery(&success(id, &["https://x.example/1"])))
+    });
+    let results: Vec<_> = futures_util::future::join_all(all)
+        .await
+        .iter()
+        .map(Result::is_ok)
+        .collect();
+    assert_eq!(results, [true, true, false, true]);
+    assert!(bench.task("poison").await.is_none());
+    assert!(bench.task("c").await.is_some());
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_leaves_nothing_behind() {
+    let bench = Bench::new().await;
+    bench
+        .sabotage("CREATE TABLE parent (id INTEGER PRIMARY KEY)")
+        .await;
+    bench
+        .sabotage("CREATE TABLE child (id INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)")
+        .await;
+    bench
+        .sabotage("CREATE TRIGGER orphan AFTER INSERT ON tasks BEGIN INSERT INTO child VALUES (1); END")
+        .await;
+    assert!(
+        bench
+            .store
+            .record_delivery(bench.delivery(&success("t", &[])))
+            .await
+            .is_err()
+    );
+    assert!(bench.task("t").await.is_none());
+    bench.sabotage("DROP TRIGGER orphan").await;
+    assert_eq!(bench.receive(&success("t", &[])).await.verdict, Verdict::Accepted);
+}
+
+#[tokio::test]
+async fn a_reused_signature_downloads_nothing_whatever_it_is_put_on() {
+    let bench = Bench::new().await;
+    let binding = Some(Binding {
+        key: [1; 32],
+        expires_at: bench.clock.now() + 300_000,
+    });
+    let signed = |body: &str, change: &dyn Fn(&mut NewDelivery)| {
+        let mut delivery = bench.delivery(body);
+        if let Content::Verified(verified) = &mut delivery.content {
+            verified.binding = binding;
+        }
+        change(&mut delivery);
+        delivery
+    };
+    let first = success("t", &["https://cdn.example/a.mp4"]);
+    let keep = |_: &mut NewDelivery| {};
+    assert_eq!(
+        bench
+            .store
+            .record_delivery(signed(&first, &keep))
+            .await
+            .unwrap()
+            .verdict,
+        Verdict::Accepted
+    );
+    assert_eq!(
+        bench
+            .store
+            .record_delivery(signed(&first, &keep))
+            .await
+            .unwrap()
+            .verdict,
+        Verdict::Duplicate
+    );
+    let other_kind = |delivery: &mut NewDelivery| {
+        if let Content::Verified(verified) = &mut delivery.content {
+            verified.kind = "4k".parse().unwrap();
+        }
+    };
+    let other_index = |delivery: &mut NewDelivery| {
+        if let Content::Verified(verified) = &mut delivery.content {
+            verified.index = 9;
+        }
+    };
+    let other_source = |delivery: &mut NewDelivery| "apikley".clone_into(&mut delivery.source);
+    let changed = success("t", &["https://evil.example/b.mp4"]);
+    for delivery in [
+        signed(&changed, &keep),
+        signed(&first, &other_kind),
+        signed(&first, &other_index),
+        signed(&first, &other_source),
+    ] {
+        let recorded = bench.store.record_delivery(delivery).await.unwrap();
+        assert_eq!(
+            (recorded.verdict, recorded.reason, recorded.queued),
+            (Verdict::Conflict, Some("signature_reused"), 0)
+        );
+    }
+    let tasks = bench.store.tasks_by_id("t", None).await.unwrap();
+    assert_eq!(tasks.len(), 1, "no task was made for the other source");
+    assert_eq!((tasks[0].files.len(), tasks[0].conflicts), (1, 4));
+}
+
+#[tokio::test]
+async fn a_stale_lease_cannot_settle_a_download() {
+    let bench = Bench::new().await;
+    bench.receive(&success("t", &["https://cdn.example/a.mp4"])).await;
+    let first = bench.store.claim_download(LEASE, 4).await.unwrap().unwrap();
+    assert!(bench.store.claim_download(LEASE, 4).await.unwrap().is_none());
+    bench.clock.advance(LEASE);
+    let second = bench.store.claim_download(LEASE, 4).await.unwrap().unwrap();
+    assert!(!bench.store.renew_download(first.lease, LEASE).await.unwrap());
+    assert_eq!(
+        bench
+            .store
+            .settle_download(first.lease, stored("result-0.mp4"))
+            .await
+            .unwrap(),
+        Settled::LeaseLost
+    );
+    assert_eq!(
+        bench
+            .store
+            .settle_download(second.lease, stored("result-0.webm"))
+            .await
+            .unwrap(),
+        Settled::Done
+    );
+    let task = bench.task("t").await.unwrap();
+    assert_eq!(
+        (
+            task.media.as_str(),
+            task.files[0].name.as_str(),
+            task.files[0].attempts
+        ),
+        ("stored", "result-0.webm", 1)
+    );
+}
+
+#[tokio::test]
+async fn the_cap_per_host_leaves_room_for_other_hosts() {
+    let bench = Bench::new().await;
+    bench
+        .receive(&success(
+            "slow",
+            &[
+                "https://slow.example/1",
+                "https://slow.example/2",
+                "https://slow.example/3",
+            ],
+        ))
+        .await;
+    bench.receive(&success("fast", &["https://fast.example/1"])).await;
+    let mut hosts = Vec::new();
+    while let Some(claimed) = bench.store.claim_download(LEASE, 2).await.unwrap() {
+        hosts.push(claimed.task_id.to_string());
+    }
+    hosts.sort();
+    assert_eq!(hosts, ["fast", "slow", "slow"]);
+}
+
+#[tokio::test]
+async fn the_earliest_deadline_is_claimed_first() {
+    let bench = Bench::new().await;
+    bench.receive(&success("long", &["https://a.example/1"])).await;
+    let flux = r#"{"code":200,"msg":"ok","data":{"taskId":"short","info":{"originImageUrl":"https://b.example/1.png","resultImageUrl":""}}}"#;
+    bench.receive(flux).await;
+    let claimed = bench.store.claim_download(LEASE, 4).await.unwrap().unwrap();
+    assert_eq!(claimed.task_id.as_str(), "short");
+}
+
+#[tokio::test]
+async fn a_deleted_task_is_not_revived_by_a_late_callback() {
+    let bench = Bench::new().await;
+    let body = success("t", &["https://cdn.example/a.mp4"]);
+    bench.receive(&body).await;
+    let claimed = bench.store.claim_download(LEASE, 4).await.unwrap().unwrap();
+    assert_eq!(
+        bench
+            .store
+            .settle_download(claimed.lease, stored("result-0.mp4"))
+            .await
+            .unwrap(),
+        Settled::Done
+    );
+    let row = bench.task("t").await.unwrap().row;
+    let deletion = bench.store.delete_task(row).await.unwrap();
+    assert_eq!(deletion.keys, ["kie/t/result-0.mp4"]);
+    let late = bench.receive(&body).await;
+    assert_eq!((late.verdict, late.reason), (Verdict::Duplicate, Some("deleted")));
+    assert!(bench.task("t").await.is_none());
+    assert_eq!(bench.store.doomed_files().await.unwrap(), deletion.keys);
+    bench.store.forget_doomed(deletion.keys).await.unwrap();
+    assert!(bench.store.doomed_files().await.unwrap().is_empty());
+    assert_eq!(
+        bench
+            .store
+            .settle_download(claimed.lease, stored("x"))
+            .await
+            .unwrap(),
+        Settled::Gone
+    );
+}
+
+#[tokio::test]
+async fn a_person_settles_a_conflict_and_the_stored_file_stays() {
+    let bench = Bench::new().await;
+    bench.receive(&success("t", &["https://cdn.example/a.mp4"])).await;
+    let claimed = bench.store.claim_download(LEASE, 4).await.unwrap().unwrap();
+    bench
+        .store
+        .settle_download(claimed.lease, stored("result-0.mp4"))
+        .await
+        .unwrap();
+    let conflict = bench
+        .receive(&success("t", &["https://cdn.example/other.mp4"]))
+        .await;
+    assert_eq!((conflict.verdict, conflict.queued), (Verdict::Conflict, 0));
+    bench
+        .store
+        .accept_delivery(conflict.delivery.unwrap())
+        .await
+        .unwrap();
+    let task = bench.task("t").await.unwrap();
+    assert_eq!((task.conflicts, task.media.as_str()), (0, "queued"));
+    let files: Vec<_> = task
+        .files
+        .iter()
+        .map(|file| (file.name.as_str(), file.state.as_str()))
+        .collect();
+    assert_eq!(files, [("result-0.mp4", "stored"), ("result-1.mp4", "queued")]);
+}
+
+#[tokio::test]
+async fn pages_walk_all_tasks_newest_first() {
+    let bench = Bench::new().await;
+    for n in 0..7 {
+        bench.receive(&failure(&format!("t{n}"))).await;
+    }
+    let mut filter = TaskFilter {
+        limit: 3,
+        ..TaskFilter::default()
+    };
+    let mut seen = Vec::new();
+    loop {
+        let page = bench.store.list_tasks(&filter).await.unwrap();
+        seen.extend(page.items.into_iter().map(|task| task.task_id));
+        let Some(next) = page.next else { break };
+        filter.before = Some(next);
+    }
+    assert_eq!(seen, ["t6", "t5", "t4", "t3", "t2", "t1", "t0"]);
+}
+
+#[tokio::test]
+async fn a_database_from_a_newer_version_is_refused() {
+    let bench = Bench::new().await;
+    bench.sabotage("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (999, 'x', 1, x'00', 0)").await;
+    let again = Store::open(
+        &bench.dir.path().join("reelhook.db"),
+        bench.clock.clone(),
+        &Tasks::new(),
+    )
+    .await;
+    assert!(again.unwrap_err().to_string().contains("newer version"));
+}
