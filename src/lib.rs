@@ -16,8 +16,12 @@
 
 pub mod clock;
 pub mod config;
+pub mod download;
+pub mod egress;
 pub mod provider;
 pub mod retry;
 pub mod shutdown;
+pub mod storage;
 pub mod store;
 pub mod telemetry;
+pub mod worker;

@@ -1,0 +1,419 @@
+//! Where stored files lie: local disk.
+//!
+//! A file is written to the spool, out of sight, and becomes visible under its key only whole and synced:
+//! write → length and content check by the caller → fsync → rename → fsync of the directories.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use sha2::{Digest, Sha256};
+
+/// How many of the first bytes of a file are kept for the content check.
+pub const HEAD_BYTES: usize = 512;
+
+/// How much is gathered before it goes to the disk.
+const BUFFER_BYTES: usize = 512 * 1024;
+
+/// Where a file from a spool on another file system is copied to before it is renamed into place. No key begins with a dot.
+const INCOMING: &str = ".incoming";
+
+/// Why the disk did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// No file lies at the key.
+    #[error("no file is stored under this key")]
+    Missing,
+    /// The key is not one that [`object_key`] makes; it might lead out of the storage.
+    #[error("not a storage key")]
+    BadKey,
+    /// The operating system refused or failed.
+    #[error("the storage could not {action}")]
+    Io {
+        /// What was tried, such as `write to the spool`.
+        action: &'static str,
+        /// As the operating system put it.
+        source: io::Error,
+    },
+}
+
+impl StorageError {
+    /// Whether the disk, or the quota on it, is full.
+    pub fn is_full(&self) -> bool {
+        matches!(self.errno(), Some(Errno::NOSPC | Errno::DQUOT))
+    }
+
+    /// What is wrong and what to do, as one sentence for people, without paths.
+    pub fn sentence(&self) -> String {
+        let advice = match self.errno() {
+            Some(Errno::NOSPC) => "the disk is full; make room and it goes on by itself",
+            Some(Errno::DQUOT) => "the disk quota is used up; make room and it goes on by itself",
+            Some(Errno::ROFS) => "the file system is read-only",
+            Some(Errno::MFILE | Errno::NFILE) => "too many files are open; raise the limit (ulimit -n)",
+            Some(Errno::ACCESS | Errno::PERM) => "permission denied; the server must own its data directory",
+            Some(Errno::IO) => "the disk reports a hardware error",
+            _ => match self {
+                Self::Io { source, .. } => return format!("{self}: {source}"),
+                Self::Missing | Self::BadKey => return self.to_string(),
+            },
+        };
+        format!("{self}: {advice}")
+    }
+
+    fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Io { source, .. } => Errno::from_io_error(source),
+            Self::Missing | Self::BadKey => None,
+        }
+    }
+}
+
+/// Names an action for the error it may end in.
+fn failed_to(action: &'static str) -> impl FnOnce(io::Error) -> StorageError {
+    move |source| StorageError::Io { action, source }
+}
+
+/// The stored files of one server and the files it is writing. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Storage {
+    media: Arc<Path>,
+    spool: Arc<Path>,
+}
+
+impl Storage {
+    /// Opens the storage, creating its directories where they are missing.
+    pub fn open(media_root: &Path, spool_dir: &Path) -> Result<Self, StorageError> {
+        let create = || {
+            for directory in [media_root, &media_root.join(INCOMING), spool_dir] {
+                fs::create_dir_all(directory)?;
+            }
+            sync_upward(media_root, media_root)
+        };
+        create().map_err(failed_to("create its directories"))?;
+        if let Some(parent) = media_root.parent() {
+            // Not ours, and maybe not readable: whoever keeps it that way created the root long ago.
+            sync_upward(parent, parent).ok();
+        }
+        Ok(Self {
+            media: media_root.into(),
+            spool: spool_dir.into(),
+        })
+    }
+
+    /// Removes every unfinished file and says how many there were.
+    ///
+    /// Only at start and only under the lock of the data directory: then no file in the spool has an owner.
+    pub fn sweep_spool(&self) -> Result<usize, StorageError> {
+        let sweep = |directory: &Path| -> io::Result<usize> {
+            let mut swept = 0;
+            for entry in fs::read_dir(directory)? {
+                let entry = entry?;
+                if !entry.file_type()?.is_dir() {
+                    fs::remove_file(entry.path())?;
+                    swept += 1;
+                }
+            }
+            Ok(swept)
+        };
+        let swept = || Ok(sweep(&self.spool)? + sweep(&self.media.join(INCOMING))?);
+        swept().map_err(failed_to("empty the spool"))
+    }
+
+    /// Begins a file in the spool. The name carries the lease token, so that two claims of one download never meet.
+    pub async fn create_spool(&self, download_id: i64, token: i64) -> Result<SpoolFile, StorageError> {
+        let path = self.spool.join(format!("{download_id}-{token}.part"));
+        let (file, path) = blocking(move || {
+            let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+            Ok((file, Unpublished(path)))
+        })
+        .await
+        .map_err(failed_to("create a file in the spool"))?;
+        Ok(SpoolFile {
+            path,
+            sink: Some(Sink {
+                file,
+                buffer: Vec::with_capacity(BUFFER_BYTES),
+                hash: Sha256::new(),
+            }),
+            bytes: 0,
+            head: Vec::with_capacity(HEAD_BYTES),
+        })
+    }
+
+    /// Makes a finished file visible under `key`, replacing in one step what may lie there (a file published before a
+    /// crash whose settlement was never committed). Once this returns, the file survives a loss of power.
+    ///
+    /// If the caller stops waiting, the file may still appear, whole.
+    pub async fn publish(&self, finished: Finished, key: &str) -> Result<(), StorageError> {
+        let target = self.path_of(key)?;
+        let root = Arc::clone(&self.media);
+        blocking(move || publish(&finished.path, &target, &root))
+            .await
+            .map_err(failed_to("publish a file"))
+    }
+
+    /// Opens a stored file for reading and says how long it is.
+    pub async fn open_file(&self, key: &str) -> Result<(tokio::fs::File, u64), StorageError> {
+        let path = self.path_of(key)?;
+        let (file, length) = blocking(move || {
+            let file = File::open(path)?;
+            let metadata = file.metadata()?;
+            if !metadata.is_file() {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            Ok((file, metadata.len()))
+        })
+        .await
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => StorageError::Missing,
+            _ => failed_to("open a stored file")(error),
+        })?;
+        Ok((tokio::fs::File::from_std(file), length))
+    }
+
+    /// Removes a stored file and the directory of its task if that was the last. A missing file is no error.
+    pub async fn remove(&self, key: &str) -> Result<(), StorageError> {
+        let path = self.path_of(key)?;
+        let root = Arc::clone(&self.media);
+        blocking(move || remove(&path, &root))
+            .await
+            .map_err(failed_to("remove a stored file"))
+    }
+
+    /// The path of a key; refuses whatever [`object_key`] cannot have made.
+    fn path_of(&self, key: &str) -> Result<PathBuf, StorageError> {
+        let plain = |byte: u8| is_plain(byte) || byte == b'%';
+        let sound = |part: &str| !part.is_empty() && !part.starts_with('.') && part.bytes().all(plain);
+        if !key.split('/').all(sound) {
+            return Err(StorageError::BadKey);
+        }
+        Ok(self.media.join(key))
+    }
+}
+
+/// A file being written. Dropping it removes it.
+#[derive(Debug)]
+pub struct SpoolFile {
+    path: Unpublished,
+    /// `None` only while a write is under way, or after one failed or was abandoned.
+    sink: Option<Sink>,
+    bytes: u64,
+    head: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Sink {
+    file: File,
+    buffer: Vec<u8>,
+    hash: Sha256,
+}
+
+impl Sink {
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_all(&self.buffer)?;
+        self.hash.update(&self.buffer);
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+impl SpoolFile {
+    /// Appends to the file. After an error, or if the caller stopped waiting, every further call fails.
+    ///
+    /// Writing and hashing are done together, half a mebibyte at a time, on a blocking thread: one hop per buffer and no
+    /// second copy, where `tokio::fs` would hop and copy for each chunk that the network happens to deliver.
+    pub async fn write(&mut self, mut chunk: &[u8]) -> Result<(), StorageError> {
+        self.bytes += chunk.len() as u64;
+        let missing = HEAD_BYTES - self.head.len();
+        self.head.extend_from_slice(&chunk[..missing.min(chunk.len())]);
+        while !chunk.is_empty() {
+            let sink = self.sink.as_mut().ok_or_else(abandoned)?;
+            let room = BUFFER_BYTES - sink.buffer.len();
+            let (now, later) = chunk.split_at(room.min(chunk.len()));
+            sink.buffer.extend_from_slice(now);
+            chunk = later;
+            if sink.buffer.len() == BUFFER_BYTES {
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many bytes were written so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Writes what is left and syncs the content to the disk.
+    pub async fn finish(mut self) -> Result<Finished, StorageError> {
+        let mut sink = self.sink.take().ok_or_else(abandoned)?;
+        let sha256 = blocking(move || {
+            sink.flush()?;
+            sink.file.sync_all()?;
+            Ok(sink.hash.finalize().into())
+        })
+        .await
+        .map_err(failed_to("sync a file in the spool"))?;
+        Ok(Finished {
+            bytes: self.bytes,
+            sha256,
+            head: self.head,
+            path: self.path,
+        })
+    }
+
+    async fn flush(&mut self) -> Result<(), StorageError> {
+        let mut sink = self.sink.take().ok_or_else(abandoned)?;
+        let flushed = blocking(move || {
+            sink.flush()?;
+            Ok(sink)
+        });
+        self.sink = Some(flushed.await.map_err(failed_to("write to the spool"))?);
+        Ok(())
+    }
+}
+
+fn abandoned() -> StorageError {
+    let source = io::Error::other("an earlier write failed or was abandoned");
+    failed_to("write to the spool")(source)
+}
+
+/// A whole and synced file in the spool. Dropping it unpublished removes it.
+#[derive(Debug)]
+pub struct Finished {
+    /// Length in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the content.
+    pub sha256: [u8; 32],
+    /// The first [`HEAD_BYTES`] bytes, or all of them.
+    pub head: Vec<u8>,
+    path: Unpublished,
+}
+
+impl Finished {
+    /// Where the file lies until it is published.
+    pub fn path(&self) -> &Path {
+        &self.path.0
+    }
+}
+
+/// A path whose file goes when this does. Nothing is left to remove once the file was renamed.
+///
+/// Removed on the spot although that may block for a moment: whoever sees a download settled finds the spool empty.
+#[derive(Debug)]
+struct Unpublished(PathBuf);
+
+impl Drop for Unpublished {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed by the sweep at the next start.
+        fs::remove_file(&self.0).ok();
+    }
+}
+
+/// Runs disk work on a blocking thread. If the caller stops waiting, the work is still done to its end.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => Err(io::Error::other(error)),
+    }
+}
+
+fn publish(from: &Unpublished, target: &Path, root: &Path) -> io::Result<()> {
+    let directory = target.parent().unwrap_or(root);
+    let mut tries = 3;
+    loop {
+        fs::create_dir_all(directory)?;
+        match rename_or_copy(from, target, root) {
+            // A removal took the directory away between its creation and the rename.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries > 1 => tries -= 1,
+            Err(error) => return Err(error),
+            Ok(()) => break,
+        }
+    }
+    // All the way up each time, not only where this call created something: whoever created it may not have synced it
+    // yet. Syncing a directory that did not change costs next to nothing.
+    sync_upward(directory, root)
+}
+
+fn rename_or_copy(from: &Unpublished, target: &Path, root: &Path) -> io::Result<()> {
+    match fs::rename(&from.0, target) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => copy_across(&from.0, target, root),
+        renamed => renamed,
+    }
+}
+
+/// The rename of a file from another file system: a synced copy in the target's, under a name that no key can have.
+fn copy_across(from: &Path, target: &Path, root: &Path) -> io::Result<()> {
+    let copy = Unpublished(root.join(INCOMING).join(from.file_name().unwrap_or_default()));
+    let mut output = File::create(&copy.0)?;
+    io::copy(&mut File::open(from)?, &mut output)?;
+    output.sync_all()?;
+    fs::rename(&copy.0, target)
+}
+
+fn remove(path: &Path, root: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        removed => removed?,
+    }
+    let directory = path.parent().unwrap_or(root);
+    if directory == root || fs::remove_dir(directory).is_err() {
+        // Other files of the task are left.
+        return sync_upward(directory, directory);
+    }
+    let parent = directory.parent().unwrap_or(root);
+    sync_upward(parent, parent)
+}
+
+/// Syncs `directory` and its parents up to `root`, so that the names in them survive a loss of power.
+fn sync_upward(directory: &Path, root: &Path) -> io::Result<()> {
+    for directory in directory.ancestors() {
+        // The parent of a relative path of one part is written as the empty path.
+        let directory_or_here = if directory.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            directory
+        };
+        File::open(directory_or_here)?.sync_all()?;
+        if directory == root {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The key of a file: `{source}/{task_id}/{name}`, each part percent-encoded so that different parts stay different and
+/// none is hidden, `.` or `..`. The parts must not be empty.
+pub fn object_key(source: &str, task_id: &str, name: &str) -> String {
+    [source, task_id, name].map(encode_part).join("/")
+}
+
+fn encode_part(part: &str) -> String {
+    /// Shorter than what file systems take (255), with room for what an operator's tools append.
+    const LONGEST: usize = 220;
+    let mut encoded = String::with_capacity(part.len());
+    for (place, byte) in part.bytes().enumerate() {
+        if is_plain(byte) && !(place == 0 && byte == b'.') {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push('%');
+            encoded.push_str(&hex::encode_upper([byte]));
+        }
+    }
+    if encoded.len() <= LONGEST {
+        return encoded;
+    }
+    // 128 characters of which each takes three: a digest stands for the rest. `%%` is in no encoded part, so a
+    // shortened one is never equal to another.
+    let digest = hex::encode(Sha256::digest(part));
+    format!("{}%%{digest}", &encoded[..LONGEST - 2 - digest.len()])
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"._-".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests;

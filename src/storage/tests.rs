@@ -1,0 +1,224 @@
+//! The storage on a real directory.
+
+use std::collections::HashSet;
+use std::os::unix::fs::symlink;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
+
+use super::*;
+
+fn storage() -> (TempDir, Storage) {
+    let directory = tempfile::tempdir().unwrap();
+    let storage = Storage::open(&directory.path().join("a/media"), &directory.path().join("spool")).unwrap();
+    (directory, storage)
+}
+
+async fn written(storage: &Storage, token: i64, content: &[u8]) -> Finished {
+    let mut file = storage.create_spool(7, token).await.unwrap();
+    for chunk in content.chunks(60_000) {
+        file.write(chunk).await.unwrap();
+    }
+    file.finish().await.unwrap()
+}
+
+async fn read(storage: &Storage, key: &str) -> Result<Vec<u8>, StorageError> {
+    let (mut file, length) = storage.open_file(key).await?;
+    let mut content = Vec::new();
+    file.read_to_end(&mut content).await.unwrap();
+    assert_eq!(content.len() as u64, length);
+    Ok(content)
+}
+
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_below(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_file_appears_whole_or_not_at_all() {
+    let (directory, storage) = storage();
+    let content: Vec<u8> = (0..=255).cycle().take(3 * BUFFER_BYTES + 17).collect();
+    let finished = written(&storage, 1, &content).await;
+    assert_eq!(finished.bytes, content.len() as u64);
+    assert_eq!(finished.head, content[..HEAD_BYTES]);
+    assert_eq!(finished.sha256[..], Sha256::digest(&content)[..]);
+    assert!(finished.path().exists());
+
+    let key = object_key("kie", "t1", "result-0.mp4");
+    assert!(matches!(read(&storage, &key).await, Err(StorageError::Missing)));
+    assert!(files_below(&directory.path().join("a")).is_empty());
+    storage.publish(finished, &key).await.unwrap();
+    assert_eq!(read(&storage, &key).await.unwrap(), content);
+    assert!(files_below(&directory.path().join("spool")).is_empty());
+}
+
+#[tokio::test]
+async fn publishing_replaces_what_a_crash_left_behind() {
+    let (_directory, storage) = storage();
+    for (token, content) in [(1, b"before".as_slice()), (2, b"after")] {
+        let finished = written(&storage, token, content).await;
+        storage.publish(finished, "kie/t1/result-0.mp4").await.unwrap();
+    }
+    assert_eq!(read(&storage, "kie/t1/result-0.mp4").await.unwrap(), b"after");
+}
+
+#[tokio::test]
+async fn an_unfinished_file_is_gone_once_it_is_dropped() {
+    let (directory, storage) = storage();
+    let mut file = storage.create_spool(7, 1).await.unwrap();
+    file.write(&vec![1; 2 * BUFFER_BYTES]).await.unwrap();
+    let again = storage.create_spool(7, 1).await;
+    assert!(again.is_err(), "a spool file has one writer");
+    drop(file);
+    drop(written(&storage, 2, b"finished, never published").await);
+    assert!(files_below(directory.path()).is_empty());
+}
+
+#[tokio::test]
+async fn the_sweep_removes_what_has_no_owner() {
+    let (directory, storage) = storage();
+    fs::write(directory.path().join("spool/1-1.part"), "x").unwrap();
+    fs::write(directory.path().join("spool/2-1.part"), "x").unwrap();
+    fs::write(directory.path().join("a/media/.incoming/3-1.part"), "x").unwrap();
+    storage
+        .publish(written(&storage, 1, b"kept").await, "kie/t1/a.mp4")
+        .await
+        .unwrap();
+    assert_eq!(storage.sweep_spool().unwrap(), 3);
+    assert_eq!(storage.sweep_spool().unwrap(), 0);
+    assert_eq!(read(&storage, "kie/t1/a.mp4").await.unwrap(), b"kept");
+}
+
+#[tokio::test]
+async fn a_copy_replaces_the_rename_across_file_systems() {
+    let (directory, storage) = storage();
+    let finished = written(&storage, 1, b"from elsewhere").await;
+    let root = directory.path().join("a/media");
+    fs::create_dir_all(root.join("kie/t1")).unwrap();
+    copy_across(finished.path(), &root.join("kie/t1/a.mp4"), &root).unwrap();
+    assert_eq!(read(&storage, "kie/t1/a.mp4").await.unwrap(), b"from elsewhere");
+    drop(finished);
+    assert_eq!(files_below(directory.path()).len(), 1);
+}
+
+#[tokio::test]
+async fn removing_the_last_file_of_a_task_removes_its_directory() {
+    let (directory, storage) = storage();
+    for name in ["a.mp4", "b.mp4"] {
+        let key = object_key("kie", "t1", name);
+        storage
+            .publish(written(&storage, 1, b"x").await, &key)
+            .await
+            .unwrap();
+    }
+    storage.remove("kie/t1/a.mp4").await.unwrap();
+    assert!(matches!(
+        read(&storage, "kie/t1/a.mp4").await,
+        Err(StorageError::Missing)
+    ));
+    assert!(directory.path().join("a/media/kie/t1").exists());
+    storage.remove("kie/t1/b.mp4").await.unwrap();
+    storage.remove("kie/t1/b.mp4").await.unwrap();
+    assert!(!directory.path().join("a/media/kie/t1").exists());
+}
+
+#[tokio::test]
+async fn a_key_that_leads_elsewhere_is_refused() {
+    let (_directory, storage) = storage();
+    for key in [
+        "",
+        "/",
+        "/etc/passwd",
+        "..",
+        "../x",
+        "kie/../../x",
+        "kie//x",
+        "kie/./x",
+        "kie/.hidden",
+        ".incoming/x",
+        "kie/x/",
+        "kie\\x",
+        "kie/a\0b",
+        "kie/a b",
+        "kie/é",
+    ] {
+        assert!(
+            matches!(storage.open_file(key).await, Err(StorageError::BadKey)),
+            "{key:?}"
+        );
+        assert!(
+            matches!(storage.remove(key).await, Err(StorageError::BadKey)),
+            "{key:?}"
+        );
+        let finished = written(&storage, 1, b"x").await;
+        let published = storage.publish(finished, key).await;
+        assert!(matches!(published, Err(StorageError::BadKey)), "{key:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_says_so() {
+    let (directory, storage) = storage();
+    // The spool file is a link to a device that is always full.
+    symlink("/dev/full", directory.path().join("spool/full")).unwrap();
+    let file = OpenOptions::new()
+        .write(true)
+        .open(directory.path().join("spool/full"))
+        .unwrap();
+    let mut spool = storage.create_spool(7, 1).await.unwrap();
+    spool.sink.as_mut().unwrap().file = file;
+    let error = spool.write(&vec![0; BUFFER_BYTES]).await.unwrap_err();
+    assert!(error.is_full());
+    let sentence =
+        "the storage could not write to the spool: the disk is full; make room and it goes on by itself";
+    assert_eq!(error.sentence(), sentence);
+    assert!(
+        spool.write(b"more").await.is_err(),
+        "what was lost is not skipped"
+    );
+    assert!(spool.finish().await.is_err());
+}
+
+#[test]
+fn the_longest_ids_still_make_file_names() {
+    let keys: HashSet<String> = ["*", "~", ":"]
+        .map(|part| object_key("kie", &part.repeat(128), "a.mp4"))
+        .into();
+    assert_eq!(keys.len(), 3);
+    for key in keys {
+        assert!(key.split('/').all(|part| part.len() <= 220), "{key}");
+    }
+}
+
+#[test]
+fn a_key_is_readable_and_never_hidden() {
+    assert_eq!(
+        object_key("kie", "2fac****9f72", "result-0.mp4"),
+        "kie/2fac%2A%2A%2A%2A9f72/result-0.mp4"
+    );
+    assert_eq!(object_key("kie", "...", "a%2Fb/c"), "kie/%2E../a%252Fb%2Fc");
+}
+
+proptest! {
+    #[test]
+    fn keys_are_one_to_one_and_stay_in_the_storage(
+        parts in prop::array::uniform3("[ -~é]{1,140}"),
+        others in prop::array::uniform3("[ -~é]{1,3}"),
+    ) {
+        let key = |parts: &[String; 3]| object_key(&parts[0], &parts[1], &parts[2]);
+        let storage = Storage { media: Path::new("/m").into(), spool: Path::new("/s").into() };
+        let path = storage.path_of(&key(&parts)).unwrap();
+        prop_assert_eq!(path.components().count(), 5);
+        prop_assert_eq!(parts == others, key(&parts) == key(&others));
+    }
+}
