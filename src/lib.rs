@@ -18,6 +18,8 @@ pub mod clock;
 pub mod config;
 pub mod download;
 pub mod egress;
+pub mod http;
+pub mod ingest;
 pub mod provider;
 pub mod retry;
 pub mod shutdown;

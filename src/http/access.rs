@@ -1,0 +1,152 @@
+//! Who may use the API: a bearer token, or, where none is configured, only this machine.
+
+use std::net::IpAddr;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use url::{Host, Url};
+
+use super::App;
+use super::problem::Problem;
+
+/// Headers that only a proxy or tunnel adds: whoever sends them is not this machine.
+const FORWARDING: [&str; 6] = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "via",
+];
+
+/// Lets a request through if it may use the API.
+pub(super) async fn require(
+    State(app): State<App>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let tokens = app.tokens();
+    if tokens.is_empty() {
+        require_local(request.headers())?;
+        return Ok(next.run(request).await);
+    }
+    let presented = bearer(request.headers()).ok_or_else(|| {
+        Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "missing_token",
+            "this route wants Authorization: Bearer with one of api.tokens",
+        )
+    })?;
+    // All are compared, so that the time taken does not tell which one was close.
+    let matching = tokens
+        .iter()
+        .filter(|token| token.matches(presented.as_bytes()))
+        .count();
+    if matching == 0 {
+        return Err(Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "bad_token",
+            "the bearer token is none of api.tokens",
+        ));
+    }
+    Ok(next.run(request).await)
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Refuses whatever does not plainly come from this machine by its own name: a tunnel, a proxy, another site's page
+/// in a browser here, a name that was rebound to loopback.
+pub(super) fn require_local(headers: &HeaderMap) -> Result<(), Problem> {
+    let refuse = |what: &str| {
+        Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "loopback_only",
+            format!(
+                "{what}, and without tokens or keys only this machine is served; set api.tokens and verify the source"
+            ),
+        ))
+    };
+    if let Some(name) = FORWARDING.into_iter().find(|name| headers.contains_key(*name)) {
+        return refuse(&format!("the request was forwarded ({name})"));
+    }
+    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    if !host.is_some_and(|host| names_loopback(&format!("http://{host}/"))) {
+        return refuse("the Host is not loopback");
+    }
+    let site = headers
+        .get("sec-fetch-site")
+        .map(|value| value.as_bytes().to_owned());
+    if site.is_some_and(|site| site != b"same-origin" && site != b"none") {
+        return refuse("the request comes from another site");
+    }
+    let origin = headers
+        .get(header::ORIGIN)
+        .map(|value| value.to_str().unwrap_or_default());
+    if origin.is_some_and(|origin| !names_loopback(origin)) {
+        return refuse("the request comes from another site");
+    }
+    Ok(())
+}
+
+fn names_loopback(url: &str) -> bool {
+    let Ok(url) = Url::parse(url) else { return false };
+    match url.host() {
+        Some(Host::Ipv4(address)) => IpAddr::from(address).is_loopback(),
+        Some(Host::Ipv6(address)) => IpAddr::from(address).to_canonical().is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(pairs: &[(&'static str, &'static str)]) -> bool {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.insert(*name, value.parse().unwrap());
+        }
+        require_local(&headers).is_ok()
+    }
+
+    #[test]
+    fn this_machine_by_its_own_names_is_let_in() {
+        for host in ["127.0.0.1:8080", "localhost:8080", "[::1]:8080", "127.1.2.3"] {
+            assert!(verdict(&[("host", host)]), "{host}");
+        }
+        assert!(verdict(&[
+            ("host", "localhost:8080"),
+            ("sec-fetch-site", "same-origin")
+        ]));
+    }
+
+    #[test]
+    fn tunnels_and_other_sites_are_kept_out() {
+        assert!(!verdict(&[]));
+        assert!(!verdict(&[("host", "abc.ngrok.app")]));
+        assert!(!verdict(&[("host", "localhost.evil.example")]));
+        for name in FORWARDING {
+            assert!(!verdict(&[("host", "localhost"), (name, "x")]), "{name}");
+        }
+        assert!(!verdict(&[
+            ("host", "localhost"),
+            ("sec-fetch-site", "cross-site")
+        ]));
+        assert!(!verdict(&[
+            ("host", "localhost"),
+            ("sec-fetch-site", "same-site")
+        ]));
+        assert!(!verdict(&[
+            ("host", "localhost"),
+            ("origin", "https://evil.example")
+        ]));
+        assert!(!verdict(&[("host", "localhost"), ("origin", "null")]));
+    }
+}

@@ -1,0 +1,161 @@
+//! `POST /callbacks/{source}`: read a callback within its bounds, hand it to ingest, answer.
+
+use std::time::Instant;
+
+use axum::body::{Body, HttpBody as _};
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::App;
+use super::access::require_local;
+use super::client_addr::client_addr;
+use super::listener::Peer;
+use super::problem::Problem;
+use crate::ingest::{Arrival, Receipt, Refusal};
+
+/// Takes one callback. Accepted, duplicate and conflict all answer 200: a retry would help nobody.
+pub(super) async fn receive(
+    State(app): State<App>,
+    Extension(Peer(peer)): Extension<Peer>,
+    Path(source): Path<String>,
+    RawQuery(query): RawQuery,
+    (method, headers): (Method, HeaderMap),
+    body: Body,
+) -> Response {
+    let started = Instant::now();
+    if let Err(problem) = admit(&app, &source, &method, &headers) {
+        tracing::warn!(source, remote = %peer.ip(), reason = problem.code(), "callback refused");
+        return problem.into_response();
+    }
+    let read = match read_body(&app, body).await {
+        Ok(read) => read,
+        Err(problem) => {
+            tracing::warn!(source, remote = %peer.ip(), reason = problem.code(), "callback refused");
+            return problem.closing().into_response();
+        }
+    };
+    let arrival = Arrival {
+        source: &source,
+        query: query.as_deref().unwrap_or_default(),
+        headers: &headers,
+        remote_addr: client_addr(peer.ip(), &headers, &app.settings.trusted_proxies),
+        body: read.body,
+    };
+    let remote = arrival.remote_addr;
+    let receipt = app.ingest.receive(arrival).await;
+    log(&source, &receipt, started, remote);
+    // What it held of the memory bound is free once it is on disk.
+    drop(read.reserved);
+    match receipt.result {
+        Ok(_) => Json(json!({"code": 200, "msg": "success"})).into_response(),
+        Err(refusal) => Problem::from(refusal).into_response(),
+    }
+}
+
+/// What can be refused before the body is read.
+fn admit(app: &App, source: &str, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+    let sources = app.ingest.sources();
+    let source = sources
+        .iter()
+        .find(|(name, _)| name.as_str() == source)
+        .map(|(_, source)| source)
+        .ok_or(Refusal::UnknownSource)?;
+    if method != Method::POST {
+        return Err(Problem::method_not_allowed("callbacks are POSTed"));
+    }
+    if source.is_unverified() && !source.allow_unverified {
+        require_local(headers)?;
+    }
+    Ok(())
+}
+
+struct Read {
+    body: Bytes,
+    reserved: Option<OwnedSemaphorePermit>,
+}
+
+/// Reads the body within `max_body`, `body_timeout` and the bound on all bodies together.
+async fn read_body(app: &App, body: Body) -> Result<Read, Problem> {
+    let max = app.settings.max_body;
+    if body.size_hint().lower() > max {
+        return Err(Refusal::TooLarge.into());
+    }
+    tokio::time::timeout(app.settings.body_timeout, collect(app, body, max))
+        .await
+        .unwrap_or_else(|_| {
+            Err(Problem::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "too_slow",
+                "the body did not arrive within ingest.body_timeout",
+            ))
+        })
+}
+
+/// Room is taken as bytes arrive, not as they are announced: a peer that promises much and sends nothing holds none.
+async fn collect(app: &App, mut body: Body, max: u64) -> Result<Read, Problem> {
+    let mut reserved: Option<OwnedSemaphorePermit> = None;
+    let mut first = Bytes::new();
+    let mut more = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Problem::bad_request("the body broke off"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let length = first.len() + more.len() + data.len();
+        if length as u64 > max {
+            return Err(Refusal::TooLarge.into());
+        }
+        let kib = u32::try_from(data.len().div_ceil(1024)).map_err(|_| Refusal::TooLarge)?;
+        let room = app
+            .0
+            .inflight
+            .clone()
+            .try_acquire_many_owned(kib)
+            .map_err(|_| Refusal::Busy)?;
+        match &mut reserved {
+            Some(reserved) => reserved.merge(room),
+            none => *none = Some(room),
+        }
+        if first.is_empty() && more.is_empty() {
+            // Nearly every callback is one frame: no copy.
+            first = data;
+        } else {
+            more.extend_from_slice(&first);
+            first = Bytes::new();
+            more.extend_from_slice(&data);
+        }
+    }
+    let body = if more.is_empty() { first } else { more.freeze() };
+    Ok(Read { body, reserved })
+}
+
+/// One line per callback: verdict, reason, task, milliseconds.
+fn log(source: &str, receipt: &Receipt, started: Instant, remote: std::net::IpAddr) {
+    let task = receipt.task_id.as_ref().map_or("-", |task_id| task_id.as_str());
+    let duration_ms = started.elapsed().as_millis();
+    match &receipt.result {
+        Ok(recorded) => {
+            let (verdict, reason) = (recorded.verdict.as_str(), recorded.reason.unwrap_or("-"));
+            tracing::info!(
+                source, task.id = task, verdict, reason, downloads = recorded.queued, duration_ms, %remote,
+                "callback {verdict}"
+            );
+        }
+        Err(Refusal::StoreUnavailable(error)) => {
+            tracing::error!(
+                source, task.id = task, %error, duration_ms, %remote,
+                "callback not recorded: the database failed; free disk space or repair it, the provider tries again"
+            );
+        }
+        Err(refusal) => {
+            tracing::warn!(
+                source, task.id = task, reason = refusal.reason(), detail = %refusal, duration_ms, %remote,
+                "callback refused"
+            );
+        }
+    }
+}

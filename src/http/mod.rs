@@ -1,0 +1,176 @@
+//! The server: one route table, one file per resource, and the only place that knows status codes.
+
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::Uri;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{any, get, post};
+use ipnet::IpNet;
+use tokio::sync::Semaphore;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::clock::Clock;
+use crate::config::Secret;
+use crate::ingest::Ingest;
+use crate::shutdown::Tasks;
+use crate::storage::Storage;
+use crate::store::Store;
+
+mod access;
+mod callbacks;
+mod client_addr;
+mod deliveries;
+mod files;
+mod health;
+mod listener;
+mod problem;
+mod redact;
+mod tasks;
+mod views;
+
+pub use listener::{Limits, serve};
+
+use problem::Problem;
+use redact::Redactor;
+
+/// Largest body of our own API: a thousand expected tasks with their parameters.
+const MAX_API_BODY: usize = 8 * 1024 * 1024;
+
+/// Everything the handlers share. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct App(Arc<Shared>);
+
+/// What the server is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Takes callbacks.
+    pub ingest: Ingest,
+    /// Answers queries.
+    pub store: Store,
+    /// Serves files.
+    pub storage: Storage,
+    /// Tells the time.
+    pub clock: Clock,
+    /// Tells whether we are draining.
+    pub tasks: Tasks,
+    /// How it is set.
+    pub settings: Settings,
+}
+
+/// What of the configuration the server needs.
+#[derive(Debug)]
+pub struct Settings {
+    /// Bearer tokens of the API; none means loopback only.
+    pub api_tokens: Vec<Secret>,
+    /// Everything that must not leave in an answer.
+    pub secrets: Vec<Secret>,
+    /// Whose forwarding headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Bytes of one callback body.
+    pub max_body: u64,
+    /// Bytes of all callback bodies held at one time.
+    pub max_inflight: u64,
+    /// How long a callback body may take to arrive.
+    pub body_timeout: Duration,
+    /// Whether `/sample.mp4` is offered.
+    pub sample: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    parts: Parts,
+    tokens: RwLock<Arc<Vec<Secret>>>,
+    redactor: RwLock<Arc<Redactor>>,
+    /// In KiB.
+    inflight: Arc<Semaphore>,
+}
+
+impl App {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Self {
+        let inflight = usize::try_from(parts.settings.max_inflight / 1024).unwrap_or(Semaphore::MAX_PERMITS);
+        Self(Arc::new(Shared {
+            tokens: RwLock::new(Arc::new(parts.settings.api_tokens.clone())),
+            redactor: RwLock::new(Arc::new(Redactor::new(&parts.settings.secrets))),
+            inflight: Arc::new(Semaphore::new(inflight.min(Semaphore::MAX_PERMITS))),
+            parts,
+        }))
+    }
+
+    /// Replaces the API's tokens and what is kept out of answers, for requests from now on.
+    pub fn replace_secrets(&self, api_tokens: Vec<Secret>, secrets: &[Secret]) {
+        *self
+            .0
+            .tokens
+            .write()
+            .expect("nothing panics while it holds the lock") = Arc::new(api_tokens);
+        *self
+            .0
+            .redactor
+            .write()
+            .expect("nothing panics while it holds the lock") = Arc::new(Redactor::new(secrets));
+    }
+
+    fn tokens(&self) -> Arc<Vec<Secret>> {
+        self.0
+            .tokens
+            .read()
+            .expect("nothing panics while it holds the lock")
+            .clone()
+    }
+
+    fn redactor(&self) -> Arc<Redactor> {
+        self.0
+            .redactor
+            .read()
+            .expect("nothing panics while it holds the lock")
+            .clone()
+    }
+}
+
+impl std::ops::Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0.parts
+    }
+}
+
+/// Every route there is.
+pub fn router(app: App) -> Router {
+    let api = Router::new()
+        .route("/v1/tasks", get(tasks::list).post(tasks::expect))
+        .route("/v1/tasks/{task_id}", get(tasks::show).delete(tasks::delete))
+        .route("/v1/tasks/{task_id}/deliveries", get(deliveries::of_task))
+        .route("/v1/tasks/{task_id}/retry", post(tasks::retry))
+        .route("/v1/tasks/{task_id}/files/{name}", get(files::serve))
+        .route("/v1/deliveries", get(deliveries::list))
+        .route("/v1/deliveries/{id}", get(deliveries::show))
+        .route("/v1/deliveries/{id}/accept", post(deliveries::accept))
+        .route("/v1/stats", get(tasks::stats))
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(MAX_API_BODY))
+        .layer(from_fn_with_state(app.clone(), access::require));
+    let open = Router::new()
+        .route("/callbacks/{source}", any(callbacks::receive))
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/sample.mp4", get(files::sample))
+        .method_not_allowed_fallback(method_not_allowed);
+    api.merge(open)
+        .fallback(not_found)
+        .layer(CatchPanicLayer::custom(problem::of_panic))
+        .with_state(app)
+}
+
+async fn not_found(State(app): State<App>, uri: Uri) -> Problem {
+    let _ = app;
+    Problem::not_found(format!("there is no route {}", uri.path()))
+}
+
+async fn method_not_allowed(uri: Uri) -> Problem {
+    Problem::method_not_allowed(format!("{} takes another method", uri.path()))
+}

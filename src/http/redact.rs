@@ -1,0 +1,123 @@
+//! Keeps configured secrets out of answers: providers echo callback URLs, and with them tokens, in what they send.
+
+use std::borrow::Cow;
+
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::problem::Problem;
+use crate::config::{REDACTED, Secret};
+
+/// Shorter texts are no secrets: replacing them would only shred the answers.
+const SHORTEST: usize = 6;
+
+/// Replaces every occurrence of any secret.
+#[derive(Debug)]
+pub(super) struct Redactor {
+    /// Each secret as it is and, where that differs, as it stands inside a JSON string.
+    needles: Vec<Secret>,
+}
+
+impl Redactor {
+    pub(super) fn new(secrets: &[Secret]) -> Self {
+        let mut needles = Vec::new();
+        for secret in secrets.iter().filter(|secret| secret.expose().len() >= SHORTEST) {
+            needles.push(secret.clone());
+            let escaped = serde_json::to_string(secret.expose()).expect("a text is JSON");
+            let escaped = escaped.trim_matches('"');
+            if escaped != secret.expose() {
+                needles.push(Secret::new(escaped));
+            }
+        }
+        Self { needles }
+    }
+
+    fn occurs_in(&self, text: &str) -> bool {
+        self.needles.iter().any(|needle| text.contains(needle.expose()))
+    }
+
+    /// The text without secrets.
+    pub(super) fn text<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let mut clean = Cow::Borrowed(text);
+        for needle in &self.needles {
+            if clean.contains(needle.expose()) {
+                clean = Cow::Owned(clean.replace(needle.expose(), REDACTED));
+            }
+        }
+        clean
+    }
+
+    /// The bytes without secrets.
+    pub(super) fn bytes(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut clean = bytes.to_vec();
+        for needle in self.needles.iter().map(|needle| needle.expose().as_bytes()) {
+            let mut from = 0;
+            while let Some(at) = clean[from..]
+                .windows(needle.len())
+                .position(|window| window == needle)
+            {
+                let at = from + at;
+                clean.splice(at..at + needle.len(), REDACTED.bytes());
+                // Onwards, in case the replacement itself contains a secret.
+                from = at + REDACTED.len();
+            }
+        }
+        clean
+    }
+
+    /// A JSON answer without secrets in any of its texts.
+    pub(super) fn json<T: Serialize>(&self, status: StatusCode, answer: &T) -> Response {
+        match self.serialised(answer) {
+            Ok(json) => (status, [(header::CONTENT_TYPE, "application/json")], json).into_response(),
+            Err(error) => Problem::internal(&error).into_response(),
+        }
+    }
+
+    fn serialised<T: Serialize>(&self, answer: &T) -> Result<String, serde_json::Error> {
+        let json = serde_json::to_string(answer)?;
+        if !self.occurs_in(&json) {
+            return Ok(json);
+        }
+        let mut value = serde_json::to_value(answer)?;
+        self.walk(&mut value);
+        serde_json::to_string(&value)
+    }
+
+    fn walk(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => {
+                if let Cow::Owned(clean) = self.text(text) {
+                    *text = clean;
+                }
+            }
+            Value::Array(values) => values.iter_mut().for_each(|value| self.walk(value)),
+            Value::Object(fields) => fields.values_mut().for_each(|value| self.walk(value)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_replaced_wherever_it_hides() {
+        let redactor = Redactor::new(&[Secret::new("tok-en_0123456789"), Secret::new("quo\"te-secret")]);
+        let answer = serde_json::json!({
+            "body": "{\"callBackUrl\":\"https://x/?token=tok-en_0123456789\"}",
+            "nested": [{"deep": "a quo\"te-secret and quo\\\"te-secret"}],
+        });
+        let shown = redactor.serialised(&answer).unwrap();
+        assert!(
+            !shown.contains("0123456789") && !shown.contains("te-secret"),
+            "{shown}"
+        );
+        assert_eq!(
+            redactor.bytes(b"\xff tok-en_0123456789 \xff"),
+            b"\xff [redacted] \xff"
+        );
+    }
+}

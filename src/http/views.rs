@@ -1,0 +1,225 @@
+//! The JSON of the API: one struct for each thing, in the order in which the fields are documented.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::redact::Redactor;
+use crate::clock::{Millis, rfc3339};
+use crate::provider::encoding::decoded;
+use crate::store::deliveries::DeliveryRecord;
+use crate::store::tasks::{FileRecord, OutcomeRecord, TaskRecord};
+
+/// What a compressed body is unpacked to for showing.
+const MAX_SHOWN: u64 = 16 * 1024 * 1024;
+
+#[derive(Debug, Serialize)]
+pub(super) struct TaskView<'a> {
+    task_id: &'a str,
+    source: &'a str,
+    state: &'static str,
+    code: Option<i64>,
+    msg: Option<&'a str>,
+    failure: Option<Box<RawValue>>,
+    resolution: Option<&'a str>,
+    fallback: Option<bool>,
+    prompt: Option<&'a str>,
+    credits: Option<f64>,
+    created_at: String,
+    received_at: Option<String>,
+    updated_at: String,
+    deliveries: i64,
+    conflicts: i64,
+    media: &'a str,
+    outcomes: Vec<OutcomeView<'a>>,
+    files: Vec<FileView<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct OutcomeView<'a> {
+    kind: &'a str,
+    index: i64,
+    state: &'static str,
+    code: Option<i64>,
+    msg: Option<&'a str>,
+    failure: Option<Box<RawValue>>,
+    resolution: Option<&'a str>,
+    credits: Option<f64>,
+    via: Option<&'a str>,
+    received_at: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct FileView<'a> {
+    name: &'a str,
+    role: &'a str,
+    kind: &'a str,
+    index: i64,
+    n: i64,
+    state: &'a str,
+    provider_url: &'a str,
+    url: Option<String>,
+    bytes: Option<i64>,
+    sha256: Option<String>,
+    content_type: Option<&'a str>,
+    attempts: i64,
+    next_attempt_at: Option<String>,
+    error: Option<ErrorView<'a>>,
+    deadline: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorView<'a> {
+    code: &'a str,
+    detail: &'a str,
+}
+
+impl<'a> TaskView<'a> {
+    /// `now` decides whether a queued file still waits for its next attempt.
+    pub(super) fn of(task: &'a TaskRecord, now: Millis) -> Self {
+        let main = task.main_outcome();
+        Self {
+            task_id: &task.task_id,
+            source: &task.source,
+            state: task.state.as_str(),
+            code: main.and_then(|outcome| outcome.code),
+            msg: main.and_then(|outcome| outcome.msg.as_deref()),
+            failure: main.and_then(failure),
+            resolution: main.and_then(|outcome| outcome.resolution.as_deref()),
+            fallback: main.and_then(|outcome| outcome.fallback),
+            prompt: task.prompt.as_deref(),
+            credits: main.and_then(|outcome| outcome.credits),
+            created_at: rfc3339(task.created_at),
+            received_at: task.received_at.map(rfc3339),
+            updated_at: rfc3339(task.updated_at),
+            deliveries: task.deliveries,
+            conflicts: task.conflicts,
+            media: &task.media,
+            outcomes: task.outcomes.iter().map(OutcomeView::of).collect(),
+            files: task
+                .files
+                .iter()
+                .map(|file| FileView::of(task, file, now))
+                .collect(),
+        }
+    }
+}
+
+impl<'a> OutcomeView<'a> {
+    fn of(outcome: &'a OutcomeRecord) -> Self {
+        Self {
+            kind: &outcome.kind,
+            index: outcome.index,
+            state: outcome.state.as_str(),
+            code: outcome.code,
+            msg: outcome.msg.as_deref(),
+            failure: failure(outcome),
+            resolution: outcome.resolution.as_deref(),
+            credits: outcome.credits,
+            via: outcome.via.as_deref(),
+            received_at: outcome.received_at.map(rfc3339),
+        }
+    }
+}
+
+impl<'a> FileView<'a> {
+    fn of(task: &TaskRecord, file: &'a FileRecord, now: Millis) -> Self {
+        let stored = file.state == "stored";
+        let waits = file.state == "queued" && file.next_at > now;
+        Self {
+            name: &file.name,
+            role: &file.role,
+            kind: &file.kind,
+            index: file.index,
+            n: file.n,
+            state: &file.state,
+            provider_url: &file.provider_url,
+            url: stored.then(|| {
+                format!(
+                    "/v1/tasks/{}/files/{}?source={}",
+                    task.task_id, file.name, task.source
+                )
+            }),
+            bytes: file.bytes,
+            sha256: file.sha256.as_deref().map(hex::encode),
+            content_type: file.content_type.as_deref(),
+            attempts: file.attempts,
+            next_attempt_at: waits.then(|| rfc3339(file.next_at)),
+            error: file
+                .error
+                .as_ref()
+                .map(|(code, detail)| ErrorView { code, detail }),
+            deadline: rfc3339(file.deadline),
+        }
+    }
+}
+
+/// Stored as JSON by ourselves; shown as it is.
+fn failure(outcome: &OutcomeRecord) -> Option<Box<RawValue>> {
+    RawValue::from_string(outcome.failure.clone()?).ok()
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct DeliveryView<'a> {
+    id: i64,
+    task_id: Option<&'a str>,
+    source: &'a str,
+    received_at: String,
+    via: &'a str,
+    verdict: &'a str,
+    reason: Option<&'a str>,
+    kind: Option<&'a str>,
+    index: Option<i64>,
+    remote_addr: Option<&'a str>,
+    headers: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_base64: Option<String>,
+    body_bytes: Option<i64>,
+    /// In lists: only the beginning is shown.
+    body_truncated: bool,
+}
+
+impl<'a> DeliveryView<'a> {
+    pub(super) fn of(delivery: &'a DeliveryRecord, redactor: &Redactor) -> Self {
+        let shown = delivery.body.as_ref().map_or(0, Vec::len);
+        let truncated = delivery
+            .body_bytes
+            .is_some_and(|bytes| usize::try_from(bytes) != Ok(shown));
+        let (body, body_base64) = presented(delivery.body.as_deref(), truncated, redactor);
+        Self {
+            id: delivery.id,
+            task_id: delivery.task_id.as_deref(),
+            source: &delivery.source,
+            received_at: rfc3339(delivery.received_at),
+            via: &delivery.via,
+            verdict: &delivery.verdict,
+            reason: delivery.reason.as_deref(),
+            kind: delivery.kind.as_deref(),
+            index: delivery.index,
+            remote_addr: delivery.remote_addr.as_deref(),
+            headers: RawValue::from_string(delivery.headers.clone()).ok(),
+            body,
+            body_base64,
+            body_bytes: delivery.body_bytes,
+            body_truncated: truncated,
+        }
+    }
+}
+
+/// As text where it is text (unpacked, if it came packed and is whole), else in Base64; without secrets either way.
+fn presented(body: Option<&[u8]>, truncated: bool, redactor: &Redactor) -> (Option<String>, Option<String>) {
+    let Some(raw) = body else { return (None, None) };
+    let plain = decoded(raw, MAX_SHOWN).unwrap_or_else(|_| raw.into());
+    match std::str::from_utf8(&plain) {
+        Ok(text) => (Some(redactor.text(text).into_owned()), None),
+        // A list may have cut it inside a character.
+        Err(error) if truncated && plain.len() - error.valid_up_to() < 4 => {
+            let text = String::from_utf8_lossy(&plain[..error.valid_up_to()]);
+            (Some(redactor.text(&text).into_owned()), None)
+        }
+        Err(_) => (None, Some(STANDARD.encode(redactor.bytes(&plain)))),
+    }
+}

@@ -1,0 +1,337 @@
+//! A delivery, from bytes to commit: verify, normalise, record.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, RwLock};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+
+use crate::clock::{Clock, Millis, millis};
+use crate::config::{Source, SourceName};
+use crate::provider::encoding::decoded;
+use crate::provider::payload::Document;
+use crate::provider::signature::{self, Signed};
+use crate::provider::{Event, Kind, TaskId};
+use crate::store::record::{Binding, Content, NewDelivery, Recorded, Verified, Via};
+use crate::store::{Store, StoreError};
+
+mod refusal;
+
+pub use refusal::Refusal;
+
+/// The sources that callbacks may come from, by name.
+pub type Sources = BTreeMap<SourceName, Source>;
+
+/// Headers that are kept with a delivery. Anything else may hold what is not ours to keep.
+const KEPT_HEADERS: [&str; 8] = [
+    "content-type",
+    "content-encoding",
+    "content-length",
+    "user-agent",
+    "x-request-id",
+    "x-webhook-timestamp",
+    "x-webhook-signature",
+    "x-forwarded-for",
+];
+
+/// Rejected deliveries being recorded at one time; past that they are answered but not kept, so that a flood of
+/// them cannot fill the writer's queue.
+const REJECTS_IN_FLIGHT: usize = 64;
+
+/// One callback as it arrived.
+#[derive(Debug)]
+pub struct Arrival<'a> {
+    /// The source in its path.
+    pub source: &'a str,
+    /// Its query, without the question mark.
+    pub query: &'a str,
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// Who sent it, as far as the proxies are believed.
+    pub remote_addr: IpAddr,
+    /// Its body, whole.
+    pub body: Bytes,
+}
+
+/// What became of a callback.
+#[derive(Debug)]
+pub struct Receipt {
+    /// The task it is about, as far as it could be read.
+    pub task_id: Option<TaskId>,
+    /// Recorded (whatever the verdict), or why not.
+    pub result: Result<Recorded, Refusal>,
+}
+
+/// Receives callbacks. Cheap to clone; clones share everything.
+#[derive(Debug, Clone)]
+pub struct Ingest {
+    store: Store,
+    clock: Clock,
+    max_body: u64,
+    sources: Arc<RwLock<Arc<Sources>>>,
+    rejects: Arc<Semaphore>,
+}
+
+/// What the query of a callback URL says.
+#[derive(Debug, Default)]
+struct Query {
+    token: Option<String>,
+    kind: Option<String>,
+    index: Option<String>,
+}
+
+impl Query {
+    /// The first of each name counts.
+    fn parse(query: &str) -> Self {
+        let mut parsed = Self::default();
+        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            let place = match &*name {
+                "token" => &mut parsed.token,
+                "kind" => &mut parsed.kind,
+                "index" => &mut parsed.index,
+                _ => continue,
+            };
+            place.get_or_insert_with(|| value.into_owned());
+        }
+        parsed
+    }
+
+    fn kind(&self) -> Result<Option<Kind>, Refusal> {
+        let parse = |text: &String| text.parse().map_err(|_| Refusal::BadQuery("kind"));
+        self.kind.as_ref().map(parse).transpose()
+    }
+
+    fn index(&self) -> Result<u32, Refusal> {
+        let parse = |text: &String| text.parse().map_err(|_| Refusal::BadQuery("index"));
+        self.index.as_ref().map_or(Ok(0), parse)
+    }
+}
+
+impl Ingest {
+    /// Receives for `sources`; bodies above `max_body` bytes, unpacked, are refused.
+    pub fn new(store: Store, clock: Clock, sources: Sources, max_body: u64) -> Self {
+        Self {
+            store,
+            clock,
+            max_body,
+            sources: Arc::new(RwLock::new(Arc::new(sources))),
+            rejects: Arc::new(Semaphore::new(REJECTS_IN_FLIGHT)),
+        }
+    }
+
+    /// Replaces the sources, for callbacks from now on.
+    pub fn replace_sources(&self, sources: Sources) {
+        *self
+            .sources
+            .write()
+            .expect("nothing panics while it holds the lock") = Arc::new(sources);
+    }
+
+    /// The sources in force.
+    pub fn sources(&self) -> Arc<Sources> {
+        self.sources
+            .read()
+            .expect("nothing panics while it holds the lock")
+            .clone()
+    }
+
+    /// Verifies, reads and records a callback. When this returns a recorded delivery, its commit is on disk; a
+    /// dropped future does not cancel the commit.
+    pub async fn receive(&self, arrival: Arrival<'_>) -> Receipt {
+        let received_at = self.clock.now();
+        let sources = self.sources();
+        let Some((_, source)) = sources.iter().find(|(name, _)| name.as_str() == arrival.source) else {
+            return Receipt {
+                task_id: None,
+                result: Err(Refusal::UnknownSource),
+            };
+        };
+        match self.examine(&sources, source, &arrival, received_at) {
+            Ok(verified) => {
+                let task_id = Some(verified.task_id.clone());
+                let delivery = new_delivery(&arrival, received_at, Content::Verified(verified));
+                let result = self.store.record_delivery(delivery).await.map_err(Refusal::from);
+                Receipt { task_id, result }
+            }
+            Err((refusal, task_id)) => {
+                self.record_refusal(&arrival, received_at, &refusal, task_id.clone())
+                    .await;
+                Receipt {
+                    task_id,
+                    result: Err(refusal),
+                }
+            }
+        }
+    }
+
+    /// Every check, in the documented order of refusal; with a refusal comes the id as far as it was read.
+    fn examine(
+        &self,
+        sources: &Sources,
+        source: &Source,
+        arrival: &Arrival<'_>,
+        now: Millis,
+    ) -> Result<Verified, (Refusal, Option<TaskId>)> {
+        let without_id = |refusal| (refusal, None);
+        let query = Query::parse(arrival.query);
+        check_token(source, query.token.as_deref()).map_err(without_id)?;
+        let signed = signature_headers(source, arrival.headers).map_err(without_id)?;
+        let kind = query.kind().map_err(without_id)?;
+        let index = query.index().map_err(without_id)?;
+        let body = decoded(&arrival.body, self.max_body).map_err(|error| without_id(error.into()))?;
+        let document = Document::parse(&body).map_err(|error| without_id(error.into()))?;
+        let task_id = document.task_id().clone();
+        let binding = signed
+            .map(|(timestamp, signature)| {
+                let signed = Signed {
+                    task_id: task_id.as_str(),
+                    timestamp,
+                    signature,
+                };
+                verify(sources, source, &signed, now)
+            })
+            .transpose()
+            .map_err(|refusal| (refusal, Some(task_id.clone())))?;
+        let event = presentable(document.event());
+        Ok(Verified {
+            task_id,
+            // An explicit query wins; without it a 4K body is known by its shape.
+            kind: kind
+                .or_else(|| event.kind_by_shape.clone())
+                .unwrap_or_else(Kind::video),
+            index,
+            event,
+            binding,
+        })
+    }
+
+    /// Keeps what was refused with a 400 or 401, as far as there is room.
+    async fn record_refusal(
+        &self,
+        arrival: &Arrival<'_>,
+        received_at: Millis,
+        refusal: &Refusal,
+        task_id: Option<TaskId>,
+    ) {
+        let (true, Ok(_permit)) = (refusal.is_recorded(), self.rejects.try_acquire()) else {
+            return;
+        };
+        let content = Content::Rejected {
+            reason: refusal.reason(),
+            task_id,
+        };
+        // The answer is a refusal either way; a store that cannot keep it says so in its own log line.
+        if let Err(error) = self
+            .store
+            .record_delivery(new_delivery(arrival, received_at, content))
+            .await
+        {
+            tracing::warn!(%error, reason = refusal.reason(), "a rejected delivery was not kept");
+        }
+    }
+}
+
+fn check_token(source: &Source, presented: Option<&str>) -> Result<(), Refusal> {
+    if source.tokens.is_empty() {
+        return Ok(());
+    }
+    let presented = presented.ok_or(Refusal::MissingToken)?;
+    // All are compared, so that the time taken does not tell which one was close.
+    let matching = source
+        .tokens
+        .iter()
+        .filter(|token| token.matches(presented.as_bytes()))
+        .count();
+    if matching == 0 {
+        Err(Refusal::BadToken)
+    } else {
+        Ok(())
+    }
+}
+
+/// Timestamp and signature, if the source signs; both are then compulsory.
+fn signature_headers<'h>(
+    source: &Source,
+    headers: &'h HeaderMap,
+) -> Result<Option<(&'h str, &'h str)>, Refusal> {
+    if source.hmac_keys.is_empty() {
+        return Ok(None);
+    }
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    match (text("x-webhook-timestamp"), text("x-webhook-signature")) {
+        (Some(timestamp), Some(signature)) => Ok(Some((timestamp, signature))),
+        _ => Err(Refusal::MissingSignature),
+    }
+}
+
+fn verify(sources: &Sources, source: &Source, signed: &Signed<'_>, now: Millis) -> Result<Binding, Refusal> {
+    let keys = source.hmac_keys.iter().map(|key| key.expose());
+    let verified = signature::verify(keys, signed, now, source.timestamp_tolerance)?;
+    let mut key = Sha256::new();
+    key.update(signed.task_id);
+    key.update([0]);
+    key.update(verified.timestamp.to_le_bytes());
+    key.update(verified.mac);
+    // Another source may share the key and be more patient: the binding has to outlast them all.
+    let patience = sources
+        .values()
+        .map(|source| source.timestamp_tolerance)
+        .max()
+        .unwrap_or_default();
+    Ok(Binding {
+        key: key.finalize().into(),
+        expires_at: verified
+            .timestamp
+            .saturating_mul(1000)
+            .saturating_add(millis(patience)),
+    })
+}
+
+/// Databases cannot hold NUL in text; nobody misses it.
+fn presentable(mut event: Event) -> Event {
+    let texts = [
+        Some(&mut event.msg),
+        event.prompt.as_mut(),
+        event.resolution.as_mut(),
+    ];
+    for text in texts.into_iter().flatten() {
+        if text.contains('\0') {
+            *text = text.replace('\0', "\u{fffd}");
+        }
+    }
+    event
+}
+
+fn new_delivery(arrival: &Arrival<'_>, received_at: Millis, content: Content) -> NewDelivery {
+    let kept: BTreeMap<&str, String> = KEPT_HEADERS
+        .into_iter()
+        .filter_map(|name| {
+            let value = arrival.headers.get(name)?;
+            let value = String::from_utf8_lossy(value.as_bytes());
+            Some((name, value.chars().take(1024).collect()))
+        })
+        .collect();
+    NewDelivery {
+        source: arrival.source.to_owned(),
+        via: Via::Callback,
+        received_at,
+        remote_addr: Some(arrival.remote_addr),
+        headers: serde_json::to_string(&kept).expect("a map of texts is JSON"),
+        body_digest: Sha256::digest(&arrival.body).into(),
+        body: arrival.body.clone(),
+        content,
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Busy => Self::Busy,
+            StoreError::Closed => Self::Draining,
+            error => Self::StoreUnavailable(error),
+        }
+    }
+}
