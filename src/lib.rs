@@ -6,14 +6,15 @@
 //!
 //! | floor | modules |
 //! | --- | --- |
-//! | 4 | `cli`: the commands, and the only place that wires the parts together |
-//! | 3 | `http`: routes, the accept loop, authentication, status codes |
-//! | 2 | `ingest`: a delivery, from bytes to commit · `download`: a queued file, from claim to settlement |
-//! | 1 | `store`: all SQL · `storage`: files on disk · `worker`: the claim loop · `egress`: the guarded HTTP client |
-//! | 0 | `provider`: the dialect as pure functions · `config` · `clock` · `retry` · `shutdown` · `telemetry` |
+//! | 4 | [`cli`]: the commands, and the only place that wires the parts together |
+//! | 3 | [`http`]: routes, the accept loop, authentication, status codes |
+//! | 2 | [`ingest`]: a delivery, from bytes to commit · [`download`]: a queued file, from claim to settlement |
+//! | 1 | [`store`]: all SQL · [`storage`]: files on disk · [`worker`]: the claim loop · [`egress`]: the guarded HTTP client |
+//! | 0 | [`provider`]: the dialect as pure functions · [`config`] · [`clock`] · [`retry`] · [`shutdown`] · [`telemetry`] |
 //!
 //! To follow one callback, read `http::callbacks` → `ingest` → `store::record` → `download`.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod download;

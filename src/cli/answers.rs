@@ -1,0 +1,139 @@
+//! The server's answers, as far as they are shown to people. Whatever is missing reads as empty, so that an older or
+//! newer server is understood as far as possible.
+
+use serde::Deserialize;
+
+/// A page of tasks.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct TaskPage {
+    pub(super) tasks: Vec<Task>,
+    pub(super) next_cursor: Option<String>,
+}
+
+/// A task with its outcomes and files.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Task {
+    pub(super) task_id: String,
+    pub(super) source: String,
+    pub(super) state: String,
+    pub(super) code: Option<i64>,
+    pub(super) msg: Option<String>,
+    pub(super) failure: Option<Failure>,
+    pub(super) resolution: Option<String>,
+    pub(super) fallback: Option<bool>,
+    pub(super) prompt: Option<String>,
+    pub(super) credits: Option<f64>,
+    pub(super) created_at: Option<String>,
+    pub(super) received_at: Option<String>,
+    pub(super) updated_at: Option<String>,
+    pub(super) deliveries: u64,
+    pub(super) conflicts: u64,
+    pub(super) media: String,
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) files: Vec<File>,
+}
+
+impl Task {
+    /// Whether it is finished and nothing is left to be downloaded.
+    pub(super) fn is_settled(&self) -> bool {
+        self.state != "pending" && !matches!(self.media.as_str(), "queued" | "downloading")
+    }
+
+    /// Whether it came out well and every file is stored.
+    pub(super) fn is_stored(&self) -> bool {
+        self.state == "succeeded" && self.media == "stored"
+    }
+}
+
+/// Why the provider made nothing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Failure {
+    pub(super) kind: String,
+    pub(super) retryable: bool,
+    pub(super) advice: String,
+}
+
+/// What is known of one kind and index.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Outcome {
+    pub(super) kind: String,
+    pub(super) index: u64,
+    pub(super) state: String,
+    pub(super) code: Option<i64>,
+    pub(super) msg: Option<String>,
+    pub(super) failure: Option<Failure>,
+    pub(super) via: String,
+    pub(super) received_at: Option<String>,
+}
+
+/// An announced file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct File {
+    pub(super) name: String,
+    pub(super) state: String,
+    pub(super) provider_url: Option<String>,
+    pub(super) url: Option<String>,
+    pub(super) bytes: Option<u64>,
+    pub(super) sha256: Option<String>,
+    pub(super) content_type: Option<String>,
+    pub(super) attempts: u64,
+    pub(super) next_attempt_at: Option<String>,
+    pub(super) error: Option<FileError>,
+    pub(super) deadline: Option<String>,
+}
+
+/// Why a file is not stored, or was not at the last attempt.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct FileError {
+    pub(super) code: String,
+    pub(super) detail: String,
+}
+
+/// A page of deliveries.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct DeliveryPage {
+    pub(super) deliveries: Vec<Delivery>,
+    pub(super) next_cursor: Option<String>,
+}
+
+/// One arrival of a callback.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Delivery {
+    pub(super) id: String,
+    pub(super) task_id: Option<String>,
+    pub(super) source: Option<String>,
+    pub(super) received_at: Option<String>,
+    pub(super) via: String,
+    pub(super) verdict: String,
+    pub(super) reason: Option<String>,
+    pub(super) kind: Option<String>,
+    pub(super) index: Option<u64>,
+    pub(super) remote_addr: Option<String>,
+    pub(super) headers: serde_json::Map<String, serde_json::Value>,
+    pub(super) body: Option<String>,
+    pub(super) body_base64: Option<String>,
+}
+
+/// The answer to `retry`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Queued {
+    pub(super) queued: u64,
+}
+
+/// An error of the server (RFC 9457).
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ProblemDetails {
+    pub(super) title: String,
+    pub(super) detail: String,
+    pub(super) code: String,
+}

@@ -1,0 +1,66 @@
+//! `url`: the callBackUrl of a source.
+
+use url::Url;
+
+use super::client::listen_url;
+use super::{Exit, Session};
+use crate::config::{Config, Overrides, Source, SourceName};
+use crate::provider::Kind;
+
+/// Arguments of `url`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The source, as configured
+    source: SourceName,
+    /// What the callback will be about, where its body does not tell: video, 4k, 1080p, …
+    #[arg(long)]
+    kind: Option<Kind>,
+    /// Which of several results of that kind
+    #[arg(long)]
+    index: Option<u32>,
+}
+
+/// Prints the URL. It contains the source's token, if there is one: that is what it is for.
+pub(super) fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
+    let config = session.config(Overrides::default())?;
+    let source = configured(&config, &args.source)?;
+    let mut url = callback_url(&config, &args.source, source);
+    let index = args.index.map(|index| index.to_string());
+    let pairs = [
+        ("kind", args.kind.as_ref().map(Kind::as_str)),
+        ("index", index.as_deref()),
+    ];
+    for (name, value) in pairs {
+        if let Some(value) = value {
+            url.query_pairs_mut().append_pair(name, value);
+        }
+    }
+    session.print(url.as_str())?;
+    if !config.is_exposed() {
+        session.note(
+            "note: only this machine can reach that; set public_url to where your proxy or tunnel listens",
+        );
+    }
+    Ok(Exit::Fine)
+}
+
+/// A source of the configuration, or an error that names those there are.
+pub(super) fn configured<'a>(config: &'a Config, name: &SourceName) -> anyhow::Result<&'a Source> {
+    config.sources.get(name).ok_or_else(|| {
+        let known: Vec<&str> = config.sources.keys().map(SourceName::as_str).collect();
+        anyhow::anyhow!("no source {name} is configured; there is {}", known.join(", "))
+    })
+}
+
+/// Where callbacks of a source go, with its token.
+pub(super) fn callback_url(config: &Config, name: &SourceName, source: &Source) -> Url {
+    let mut url = config.public_url.clone().unwrap_or_else(|| listen_url(config));
+    url.path_segments_mut()
+        .expect("the address is http or https")
+        .pop_if_empty()
+        .extend(["callbacks", name.as_str()]);
+    if let Some(token) = source.tokens.first() {
+        url.query_pairs_mut().append_pair("token", token.expose());
+    }
+    url
+}

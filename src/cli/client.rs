@@ -1,0 +1,257 @@
+//! The client of a running server's HTTP API.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use reqwest::{Method, StatusCode};
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use super::answers::ProblemDetails;
+use super::{Session, human};
+use crate::config::{Config, Overrides, Secret, SourceName};
+
+/// How long an answer may take, beyond what the request itself asks the server to wait.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Which server to talk to, and how.
+#[derive(Debug, clap::Args)]
+pub(super) struct ServerArgs {
+    /// The server to ask [env: REELHOOK_SERVER] [default: the configured listen address]
+    #[arg(long, value_name = "URL", global = true, help_heading = "Server")]
+    server: Option<Url>,
+    /// A token of the server's [api] section [env: REELHOOK_API_TOKEN]
+    #[arg(long, global = true, help_heading = "Server")]
+    token: Option<Secret>,
+    /// Only this source; needed where two sources have a task of the same id
+    #[arg(long, value_name = "NAME", global = true, help_heading = "Server")]
+    source: Option<SourceName>,
+    /// Print the server's JSON as it came
+    #[arg(long, global = true, help_heading = "Server")]
+    pub(super) json: bool,
+}
+
+/// Why there is no good answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientError {
+    /// Nobody answered, or not to the end.
+    #[error(
+        "no answer from {server} ({detail}); start a server with `reelhook serve`, or name another with --server or \
+         REELHOOK_SERVER"
+    )]
+    Unreachable {
+        /// The server that was tried.
+        server: Url,
+        /// What the system said.
+        detail: String,
+    },
+    /// The server said no.
+    #[error("{detail} ({code}){}", advice(*status))]
+    Refused {
+        /// The HTTP status.
+        status: StatusCode,
+        /// The stable code of the error.
+        code: String,
+        /// The server's sentence.
+        detail: String,
+    },
+    /// Something answered that does not speak our API.
+    #[error("{server} answered {status}, and not in the way of reelhook; is this the right address?")]
+    Foreign {
+        /// The server that was tried.
+        server: Url,
+        /// The HTTP status.
+        status: StatusCode,
+    },
+}
+
+fn advice(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            "; give one of the server's api.tokens by --token or REELHOOK_API_TOKEN"
+        }
+        StatusCode::CONFLICT => "; --source chooses between sources",
+        _ => "",
+    }
+}
+
+/// A running server.
+pub(super) struct Server {
+    base: Url,
+    token: Option<Secret>,
+    source: Option<SourceName>,
+    client: reqwest::Client,
+}
+
+/// The text of a good answer.
+pub(super) struct Answer(pub(super) String);
+
+impl Answer {
+    /// Reads the text as JSON.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
+        serde_json::from_str(&self.0).context("the server's answer is not what was expected")
+    }
+}
+
+impl Server {
+    /// The server named by flag or environment; else the one our configuration describes, with a token from there.
+    pub(super) fn new(args: &ServerArgs, session: &Session) -> anyhow::Result<Self> {
+        let (base, configured_token) = locate(args.server.as_ref(), session)?;
+        let given = args.token.clone().or_else(|| {
+            let token = session
+                .environment
+                .value("REELHOOK_API_TOKEN")
+                .filter(|token| !token.is_empty());
+            token.map(Secret::new)
+        });
+        let client = client(&base)?;
+        Ok(Self {
+            base,
+            token: given.or(configured_token),
+            source: args.source.clone(),
+            client,
+        })
+    }
+
+    /// The address, as a person would write it.
+    pub(super) fn base(&self) -> &Url {
+        &self.base
+    }
+
+    /// The address of a path on the server.
+    pub(super) fn url(&self, path: &[&str], query: &[(&str, &str)]) -> Url {
+        let mut url = self.base.clone();
+        url.path_segments_mut()
+            .expect("the address is http or https")
+            .pop_if_empty()
+            .extend(path);
+        let source = self.source.iter().map(|source| ("source", source.as_str()));
+        let mut pairs = query.iter().copied().chain(source).peekable();
+        if pairs.peek().is_some() {
+            url.query_pairs_mut().extend_pairs(pairs);
+        }
+        url
+    }
+
+    pub(super) async fn get(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Answer, ClientError> {
+        self.send(Method::GET, self.url(path, query), PATIENCE).await
+    }
+
+    /// A request that the server may take its time to answer.
+    pub(super) async fn get_within(&self, url: Url, wait: Duration) -> Result<Answer, ClientError> {
+        self.send(Method::GET, url, PATIENCE + wait).await
+    }
+
+    pub(super) async fn post(&self, path: &[&str]) -> Result<Answer, ClientError> {
+        self.send(Method::POST, self.url(path, &[]), PATIENCE).await
+    }
+
+    pub(super) async fn delete(&self, path: &[&str]) -> Result<Answer, ClientError> {
+        self.send(Method::DELETE, self.url(path, &[]), PATIENCE).await
+    }
+
+    async fn send(&self, method: Method, url: Url, patience: Duration) -> Result<Answer, ClientError> {
+        let mut request = self.client.request(method, url).timeout(patience);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.expose());
+        }
+        let unreachable = |error: reqwest::Error| ClientError::Unreachable {
+            server: self.base.clone(),
+            detail: cause(&error),
+        };
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        let text = response.text().await.map_err(unreachable)?;
+        if status.is_success() {
+            return Ok(Answer(text));
+        }
+        match serde_json::from_str::<ProblemDetails>(&text) {
+            Ok(problem) if !problem.code.is_empty() => Err(ClientError::Refused {
+                status,
+                code: human::clean(&problem.code),
+                detail: human::clean(if problem.detail.is_empty() {
+                    &problem.title
+                } else {
+                    &problem.detail
+                }),
+            }),
+            _ => Err(ClientError::Foreign {
+                server: self.base.clone(),
+                status,
+            }),
+        }
+    }
+}
+
+fn locate(named: Option<&Url>, session: &Session) -> anyhow::Result<(Url, Option<Secret>)> {
+    if let Some(url) = named {
+        return Ok((web(url.clone(), "--server")?, None));
+    }
+    if let Some(text) = session
+        .environment
+        .value("REELHOOK_SERVER")
+        .filter(|text| !text.is_empty())
+    {
+        let url = text
+            .parse()
+            .with_context(|| format!("REELHOOK_SERVER is {text:?}, which is not a URL"))?;
+        return Ok((web(url, "REELHOOK_SERVER")?, None));
+    }
+    let config = session
+        .config(Overrides::default())
+        .context("cannot tell which server is meant; name it with --server, or mend the configuration")?;
+    Ok((listen_url(&config), config.api.tokens.first().cloned()))
+}
+
+fn web(url: Url, named_by: &str) -> anyhow::Result<Url> {
+    if !matches!(url.scheme(), "http" | "https") || url.cannot_be_a_base() {
+        anyhow::bail!("{named_by} must be an http or https URL such as http://127.0.0.1:8080");
+    }
+    Ok(url)
+}
+
+/// Where this machine reaches the server that a configuration describes.
+pub(super) fn listen_url(config: &Config) -> Url {
+    let mut address = config.listen;
+    if address.ip().is_unspecified() {
+        // Listens everywhere, so also on loopback; as a destination the address itself is not portable.
+        let loopback_v4 = std::net::Ipv4Addr::LOCALHOST.into();
+        let loopback_v6 = std::net::Ipv6Addr::LOCALHOST.into();
+        address.set_ip(if address.is_ipv4() {
+            loopback_v4
+        } else {
+            loopback_v6
+        });
+    }
+    Url::parse(&format!("http://{address}")).expect("an address and a port make a URL")
+}
+
+/// A client for URLs that the operator named. It follows no redirects: they would get the token.
+pub(super) fn client(base: &Url) -> anyhow::Result<reqwest::Client> {
+    let mut builder = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(Duration::from_secs(5))
+        .user_agent(concat!("reelhook/", env!("CARGO_PKG_VERSION")));
+    if base.scheme() == "http" {
+        // Without this the machine's certificates are loaded, of which a small container image has none.
+        builder = builder.tls_certs_only([]);
+    }
+    builder.build().context("cannot set up an HTTP client")
+}
+
+/// The innermost reason of a failed request, without the URL, which may hold a token.
+pub(super) fn cause(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "it took too long".to_owned();
+    }
+    let mut innermost: &dyn std::error::Error = match error.source() {
+        Some(source) => source,
+        None => return "the request failed".to_owned(),
+    };
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}

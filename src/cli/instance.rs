@@ -1,0 +1,207 @@
+//! A running server: the parts, wired, from the data directory's lock to the last commit.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use url::Url;
+
+use crate::clock::Clock;
+use crate::config::{Config, Source};
+use crate::download::{Downloader, Settings as DownloadSettings};
+use crate::egress::{EgressPolicy, GuardedClient};
+use crate::http::{self, App, Limits, Parts};
+use crate::ingest::Ingest;
+use crate::retry::Backoff;
+use crate::shutdown::Tasks;
+use crate::storage::Storage;
+use crate::store::Store;
+use crate::store::data_dir::DataDir;
+
+/// How long a claimed download may go without renewal; renewed every third of it.
+const LEASE: Duration = Duration::from_secs(60);
+/// How long the writer may take for its last commits and the checkpoint.
+const LAST_COMMITS: Duration = Duration::from_secs(10);
+
+/// A server that accepts callbacks and carries out downloads until it is stopped.
+#[derive(Debug)]
+pub struct Instance {
+    /// Where it listens; the port is real even if 0 was asked for.
+    pub addr: SocketAddr,
+    app: App,
+    tasks: Tasks,
+    writer: Tasks,
+    grace: Duration,
+    _data: DataDir,
+}
+
+impl Instance {
+    /// Locks the data directory, opens everything, tidies up after a predecessor that was killed, and serves.
+    ///
+    /// Errors name what to do; nothing is left running.
+    pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Self> {
+        let data = DataDir::open(&config.data_dir)?;
+        let storage = open_storage(config, &data)?;
+        let (tasks, writer) = (Tasks::new(), Tasks::new());
+        let store = Store::open(&data.database(), clock.clone(), &writer).await?;
+        tidy_up(&store, &storage).await?;
+        let listener = TcpListener::bind(config.listen).await.with_context(|| {
+            format!(
+                "cannot listen on {}; stop what uses the port, or set another `listen`",
+                config.listen
+            )
+        })?;
+        let addr = listener.local_addr()?;
+        let ingest = Ingest::new(
+            store.clone(),
+            clock.clone(),
+            config.sources.clone(),
+            config.ingest.max_body,
+        );
+        let downloader = Downloader {
+            store: store.clone(),
+            storage: storage.clone(),
+            client: GuardedClient::new(egress_policy(config, addr))?,
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+            settings: download_settings(config),
+        };
+        let app = App::new(Parts {
+            ingest,
+            store,
+            storage,
+            clock,
+            tasks: tasks.clone(),
+            settings: http_settings(config),
+        });
+        let limits = Limits {
+            header_timeout: config.ingest.header_timeout,
+            max_connections: config.ingest.max_connections,
+        };
+        tasks.spawn(http::serve(
+            listener,
+            http::router(app.clone()),
+            limits,
+            tasks.clone(),
+        ));
+        tasks.spawn(downloader.run());
+        Ok(Self {
+            addr,
+            app,
+            tasks,
+            writer,
+            grace: config.shutdown_grace,
+            _data: data,
+        })
+    }
+
+    /// Takes over the sources and tokens of another configuration; everything else stays until the next start.
+    pub fn reload(&self, config: &Config) {
+        self.app.ingest.replace_sources(config.sources.clone());
+        self.app
+            .replace_secrets(config.api.tokens.clone(), &config.secrets());
+    }
+
+    /// Two-stage stop: accepts nothing more, lets requests and downloads finish within the grace period, returns the
+    /// rest to the queue, commits what is left and closes the database. `true` if nothing had to be cut short.
+    pub async fn stop(self) -> bool {
+        let in_time = self.tasks.drain(self.grace).await;
+        // The last handles on the store: without them the writer ends.
+        drop(self.app);
+        self.writer.drain(LAST_COMMITS).await && in_time
+    }
+
+    /// The hard stop at once, for those who ask twice.
+    pub async fn stop_now(self) {
+        self.tasks.drain(Duration::ZERO).await;
+        drop(self.app);
+        self.writer.drain(LAST_COMMITS).await;
+    }
+
+    /// The tracker, to watch for the stop from outside.
+    pub fn tasks(&self) -> Tasks {
+        self.tasks.clone()
+    }
+}
+
+fn open_storage(config: &Config, data: &DataDir) -> anyhow::Result<Storage> {
+    let media = config.media_dir();
+    let storage = Storage::open(&media, &data.spool()).with_context(|| {
+        format!(
+            "the media directory {} cannot be used; make it writable or set another storage.url",
+            media.display()
+        )
+    })?;
+    let swept = storage.sweep_spool()?;
+    if swept > 0 {
+        tracing::info!(
+            files = swept,
+            "removed {swept} partial files of an earlier run; their downloads start again"
+        );
+    }
+    Ok(storage)
+}
+
+/// The lock proves that nobody else works here: every lease is void, and files of deleted tasks can go.
+async fn tidy_up(store: &Store, storage: &Storage) -> anyhow::Result<()> {
+    store.release_downloads().await?;
+    let doomed = store.doomed_files().await?;
+    if doomed.is_empty() {
+        return Ok(());
+    }
+    for key in &doomed {
+        storage.remove(key).await?;
+    }
+    Ok(store.forget_doomed(doomed).await?)
+}
+
+fn egress_policy(config: &Config, addr: SocketAddr) -> EgressPolicy {
+    EgressPolicy {
+        ports: config.egress.ports.clone(),
+        allow_cidrs: config.egress.allow_cidrs.clone(),
+        exempt_url: config.is_configless().then(|| sample_url(addr)).flatten(),
+        connect_timeout: config.downloads.connect_timeout,
+        idle_timeout: config.downloads.idle_timeout,
+    }
+}
+
+/// Our own sample video, the one loopback URL that a config-less server fetches.
+fn sample_url(addr: SocketAddr) -> Option<Url> {
+    Url::parse(&format!("http://{addr}/sample.mp4")).ok()
+}
+
+fn download_settings(config: &Config) -> DownloadSettings {
+    let downloads = &config.downloads;
+    let allowed = |source: &Source| source.allowed_hosts.clone();
+    DownloadSettings {
+        concurrency: downloads.concurrency,
+        per_host: u32::try_from(downloads.per_host).unwrap_or(u32::MAX),
+        max_size: downloads.max_size,
+        total_timeout: downloads.total_timeout,
+        lease: LEASE,
+        max_attempts: downloads.max_attempts,
+        backoff: Backoff {
+            base: downloads.retry_base,
+            cap: downloads.retry_cap,
+        },
+        allowed_hosts: config
+            .sources
+            .iter()
+            .map(|(name, source)| (name.to_string(), allowed(source)))
+            .collect::<HashMap<_, _>>(),
+    }
+}
+
+fn http_settings(config: &Config) -> http::Settings {
+    http::Settings {
+        api_tokens: config.api.tokens.clone(),
+        secrets: config.secrets(),
+        trusted_proxies: config.trusted_proxies.clone(),
+        max_body: config.ingest.max_body,
+        max_inflight: config.ingest.max_inflight,
+        body_timeout: config.ingest.body_timeout,
+        sample: config.is_configless(),
+    }
+}
