@@ -8,17 +8,26 @@ use super::fields::{Fields, cut, for_each_element, is_array, with_object};
 use super::{MAX_RESOLUTION_BYTES, cut_text};
 use crate::provider::OutcomeClass;
 
-/// The provider's sentence. Old Market pages call the field `message`. A failure whose sentence is missing or only
-/// says "success" (state `fail` under code 200) is told in the words of [`detail`].
+/// The provider's sentence. Old Market pages call the field `message`. Where a failure has a reason of its own beside
+/// it ([`detail`]), that is added, since Market's sentence is only ever "Playground task failed."; it stands alone where
+/// the sentence is missing or says "success" (state `fail` under code 200).
 pub(super) fn msg(class: OutcomeClass, top: &Fields<'_>, data: &Fields<'_>) -> String {
     let said = top.text("msg").or_else(|| top.text("message"));
-    let empty = |text: &Cow<'_, str>| text.eq_ignore_ascii_case("success");
-    let told = if class == OutcomeClass::Failure {
-        said.clone().filter(|text| !empty(text)).or_else(|| detail(data))
+    let reason = if class == OutcomeClass::Failure {
+        detail(data)
     } else {
         None
     };
-    cut_text(told.or(said).as_deref().unwrap_or_default())
+    let told = match (said, reason) {
+        (Some(said), Some(reason)) if said.eq_ignore_ascii_case("success") => reason,
+        // A bare state, such as `SENSITIVE_WORD_ERROR`, would add nothing to a sentence.
+        (Some(said), Some(reason)) if !said.contains(&*reason) && reason.contains(' ') => {
+            format!("{said} {reason}").into()
+        }
+        (Some(said), _) => said,
+        (None, reason) => reason.unwrap_or_default(),
+    };
+    cut_text(&told)
 }
 
 /// Why it failed, in the fields that the families have for it beside `msg`.
@@ -122,6 +131,11 @@ mod tests {
         let failed = |top, data| msg(OutcomeClass::Failure, &fields(top), &fields(data));
         let all = r#"{"failMsg":"f","errorMessage":"m","error":"e","data":[{"error_message":"t"}]}"#;
         assert_eq!(failed(r#"{"msg":"own"}"#, all), "own");
+        let market = r#"{"failMsg":"Internal server error"}"#;
+        assert_eq!(
+            failed(r#"{"msg":"Playground task failed."}"#, market),
+            "Playground task failed. Internal server error"
+        );
         assert_eq!(failed(r#"{"msg":"Success"}"#, all), "f");
         assert_eq!(
             failed(r#"{"msg":""}"#, r#"{"failMsg":null,"errorMessage":"m"}"#),
