@@ -19,7 +19,7 @@ struct Bench {
     dir: TempDir,
 }
 
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 
 impl Bench {
     async fn new() -> Self {
@@ -54,13 +54,13 @@ impl Bench {
             headers: "{}".to_owned(),
             body: body.to_owned().into(),
             body_digest: Sha256::digest(body).into(),
-            content: Content::Verified(Verified {
+            content: Content::Verified(Box::new(Verified {
                 task_id: document.task_id().clone(),
                 kind: "video".parse().unwrap(),
                 index: 0,
                 event: document.event(),
                 binding: None,
-            }),
+            })),
         }
     }
 

@@ -21,7 +21,7 @@ use crate::store::Store;
 use crate::store::data_dir::DataDir;
 
 /// How long a claimed download may go without renewal; renewed every third of it.
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 /// How long the writer may take for its last commits and the checkpoint.
 const LAST_COMMITS: Duration = Duration::from_secs(10);
 

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use axum::body::{Body, HttpBody as _};
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -24,11 +25,15 @@ pub(super) async fn receive(
     State(app): State<App>,
     Extension(Peer(peer)): Extension<Peer>,
     Path(source): Path<String>,
-    RawQuery(query): RawQuery,
-    (method, headers): (Method, HeaderMap),
-    body: Body,
+    request: Request,
 ) -> Response {
     let started = Instant::now();
+    let (
+        Parts {
+            method, uri, headers, ..
+        },
+        body,
+    ) = request.into_parts();
     if let Err(problem) = admit(&app, &source, &method, &headers) {
         tracing::warn!(source, remote = %peer.ip(), reason = problem.code(), "callback refused");
         return problem.into_response();
@@ -42,7 +47,7 @@ pub(super) async fn receive(
     };
     let arrival = Arrival {
         source: &source,
-        query: query.as_deref().unwrap_or_default(),
+        query: uri.query().unwrap_or_default(),
         headers: &headers,
         remote_addr: client_addr(peer.ip(), &headers, &app.settings.trusted_proxies),
         body: read.body,

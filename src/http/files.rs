@@ -90,7 +90,7 @@ pub(super) async fn serve(
 }
 
 fn named<'t>(task: &'t TaskRecord, name: &str) -> Result<&'t FileRecord, Problem> {
-    let stem = |file: &FileRecord| file.name.rsplit_once('.').map(|(stem, _)| stem == name) == Some(true);
+    let stem = |file: &FileRecord| file.name.rsplit_once('.').is_some_and(|(stem, _)| stem == name);
     task.files
         .iter()
         .find(|file| file.name == name || stem(file))

@@ -16,10 +16,11 @@ use super::problem::Problem;
 use super::views::TaskView;
 use crate::clock::{parse_rfc3339, rfc3339};
 use crate::provider::{Kind, TaskId};
+use crate::store::StoreError;
 use crate::store::tasks::{Expectation, TaskFilter, TaskRecord};
 
 /// Longest `?wait=`; a client that wants more asks again.
-const MAX_WAIT: Duration = Duration::from_secs(60);
+const MAX_WAIT: Duration = Duration::from_mins(1);
 /// Tasks are looked at again at most this often while somebody waits, however much else changes.
 const WAIT_PAUSE: Duration = Duration::from_millis(50);
 /// Rows on a page, at most and unless asked otherwise.
@@ -122,7 +123,7 @@ async fn wait_for(
             _ => {}
         }
         tokio::select! {
-            changed = changes.changed() => changed.map_err(|_| crate::store::StoreError::Closed)?,
+            seen = changes.changed() => seen.map_err(|_| StoreError::Closed)?,
             () = tokio::time::sleep_until(deadline) => return found,
             () = app.tasks.draining() => return found,
         }

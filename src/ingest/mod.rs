@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::clock::{Clock, Millis, millis};
-use crate::config::{Source, SourceName};
+use crate::config::{Secret, Source, SourceName};
 use crate::provider::encoding::decoded;
 use crate::provider::payload::Document;
 use crate::provider::signature::{self, Signed};
@@ -152,7 +152,7 @@ impl Ingest {
         match self.examine(&sources, source, &arrival, received_at) {
             Ok(verified) => {
                 let task_id = Some(verified.task_id.clone());
-                let delivery = new_delivery(&arrival, received_at, Content::Verified(verified));
+                let delivery = new_delivery(&arrival, received_at, Content::Verified(Box::new(verified)));
                 let result = self.store.record_delivery(delivery).await.map_err(Refusal::from);
                 Receipt { task_id, result }
             }
@@ -268,7 +268,7 @@ fn signature_headers<'h>(
 }
 
 fn verify(sources: &Sources, source: &Source, signed: &Signed<'_>, now: Millis) -> Result<Binding, Refusal> {
-    let keys = source.hmac_keys.iter().map(|key| key.expose());
+    let keys = source.hmac_keys.iter().map(Secret::expose);
     let verified = signature::verify(keys, signed, now, source.timestamp_tolerance)?;
     let mut key = Sha256::new();
     key.update(signed.task_id);
@@ -331,7 +331,7 @@ impl From<StoreError> for Refusal {
         match error {
             StoreError::Busy => Self::Busy,
             StoreError::Closed => Self::Draining,
-            error => Self::StoreUnavailable(error),
+            error @ StoreError::Database(_) => Self::StoreUnavailable(error),
         }
     }
 }

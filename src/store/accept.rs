@@ -220,9 +220,10 @@ fn place(announced: &[Media], standing: &[Standing]) -> Vec<Media> {
     let mut placed = Vec::new();
     for media in announced.iter().filter(|media| !is_stored(media)) {
         let role = media.role.as_str().to_owned();
-        let n = (media.n..)
-            .find(|n| !taken.contains(&(role.clone(), *n)))
-            .unwrap_or(media.n);
+        let mut n = media.n;
+        while taken.contains(&(role.clone(), n)) {
+            n += 1;
+        }
         taken.insert((role, n));
         placed.push(Media { n, ..media.clone() });
     }

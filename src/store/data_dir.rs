@@ -38,7 +38,7 @@ impl DataDir {
             let path = path.display().to_string();
             move |source| DataDirError::Unusable { path, source }
         };
-        let spool = root.join("spool");
+        let spool = Self::spool_in(root);
         fs::create_dir_all(&spool).map_err(unusable(root))?;
         let lock_path = root.join("reelhook.lock");
         let lock = File::options()
@@ -65,17 +65,22 @@ impl DataDir {
 
     /// The database file.
     pub fn database(&self) -> PathBuf {
-        self.root.join("reelhook.db")
+        Self::database_in(&self.root)
     }
 
     /// Where files are written before they are published.
     pub fn spool(&self) -> PathBuf {
-        self.root.join("spool")
+        Self::spool_in(&self.root)
     }
 
-    /// Where stored files lie unless `storage.url` says otherwise.
-    pub fn media(&self) -> PathBuf {
-        self.root.join("media")
+    /// The database file of the data directory `root`, opened or not.
+    pub fn database_in(root: &Path) -> PathBuf {
+        root.join("reelhook.db")
+    }
+
+    /// The spool of the data directory `root`, opened or not.
+    pub fn spool_in(root: &Path) -> PathBuf {
+        root.join("spool")
     }
 }
 

@@ -1,9 +1,10 @@
 //! Everything recorded: all SQL, one writer, and queries in the words of the domain.
 //!
 //! Writes go through one task that owns the only write connection and commits whatever has gathered while the last
-//! commit ran ([`writer`]). Reads use a small pool of read-only connections. No method holds a transaction across
+//! commit ran (`writer`). Reads use a small pool of read-only connections. No method holds a transaction across
 //! anything but SQL.
 
+use std::cmp::Ordering;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -93,6 +94,14 @@ pub enum OpenError {
 /// The first SQLite without the WAL-reset fault that can corrupt a database.
 const MIN_SQLITE: &str = "3.51.3";
 
+/// Version, name and text of each migration, in order.
+const MIGRATIONS: [(i64, &str, &str); 1] = [(
+    LATEST_MIGRATION,
+    "init",
+    include_str!("../../migrations/0001_init.sql"),
+)];
+const LATEST_MIGRATION: i64 = 1;
+
 /// The store. Cheap to clone; clones share the writer and the readers.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -100,6 +109,17 @@ pub struct Store {
     readers: SqlitePool,
     clock: Clock,
     signals: Arc<Signals>,
+}
+
+/// What [`Store::probe`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probe {
+    /// No database yet.
+    Missing,
+    /// One of this version.
+    Current,
+    /// One that [`Store::open`] would migrate.
+    Older,
 }
 
 /// What the writer rings after a commit.
@@ -147,6 +167,32 @@ impl Store {
             clock,
             signals,
         })
+    }
+
+    /// Looks at the database at `path` without changing it: whether [`Store::open`] would take it.
+    pub async fn probe(path: &Path) -> Result<Probe, OpenError> {
+        if !path.exists() {
+            return Ok(Probe::Missing);
+        }
+        let shown = path.display().to_string();
+        let failed = |source| OpenError::Database {
+            path: shown.clone(),
+            source,
+        };
+        let mut connection = reading_options(path).connect().await.map_err(failed)?;
+        let applied: i64 = sqlx::query("SELECT COALESCE(max(version), 0) FROM _sqlx_migrations")
+            .fetch_one(&mut connection)
+            .await
+            .and_then(|row| row.try_get(0))
+            .map_err(failed)?;
+        match applied.cmp(&LATEST_MIGRATION) {
+            Ordering::Less => Ok(Probe::Older),
+            Ordering::Equal => Ok(Probe::Current),
+            Ordering::Greater => Err(OpenError::Newer {
+                path: shown,
+                version: applied,
+            }),
+        }
     }
 
     /// Whether the database answers a query and the writer still runs.
@@ -216,9 +262,8 @@ async fn check_version(connection: &mut SqliteConnection) -> Result<(), Result<S
 }
 
 async fn migrate(connection: &mut SqliteConnection, path: &str) -> Result<(), OpenError> {
-    let migrations = [(1, "init", include_str!("../../migrations/0001_init.sql"))];
     let migrator = Migrator::with_migrations(
-        migrations
+        MIGRATIONS
             .into_iter()
             .map(|(version, name, sql)| {
                 Migration::new(

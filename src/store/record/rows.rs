@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use serde::Serialize;
 use sqlx::{QueryBuilder, Sqlite};
 
-use super::{Content, Known, NewDelivery, Verdict, to_json};
+use super::known::Known;
+use super::{Content, NewDelivery, Verdict, to_json};
 use crate::clock::Millis;
 use crate::store::downloads;
 use crate::store::writer::Tx;
