@@ -12,6 +12,7 @@ pub(super) struct TaskPage {
 }
 
 /// A task with its outcomes and files.
+#[expect(clippy::struct_field_names, reason = "the names are those of the answer")]
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Task {

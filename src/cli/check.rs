@@ -1,15 +1,14 @@
 //! `check`: the configuration, and what it needs from this machine, before anything is started.
 
-use super::{Exit, Session, human, serve};
-use crate::config::{Config, Place};
-use crate::telemetry;
+use std::path::Path;
 
-/// Arguments of `check`: those of `serve`.
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    #[command(flatten)]
-    serve: serve::Args,
-}
+use super::{Exit, Session, human, serve};
+use crate::clock::{Clock, Millis, rfc3339};
+use crate::config::{Config, Place};
+use crate::storage::Storage;
+use crate::store::data_dir::{DataDir, DataDirError};
+use crate::store::{Probe, Store};
+use crate::telemetry;
 
 /// What one probe found: a sentence either way.
 struct Finding {
@@ -20,8 +19,8 @@ struct Finding {
 }
 
 /// Shows the effective configuration on standard output, and the findings on standard error.
-pub(super) async fn run(args: Args, session: &mut Session) -> anyhow::Result<Exit> {
-    let config = session.config(args.serve.into())?;
+pub(super) async fn run(args: serve::Args, session: &mut Session) -> anyhow::Result<Exit> {
+    let config = session.config(args.into())?;
     session.print(&format!(
         "# {}\n{}",
         origin(&config),
@@ -45,12 +44,88 @@ pub(super) async fn run(args: Args, session: &mut Session) -> anyhow::Result<Exi
 }
 
 /// All probes, in the order in which `serve` would meet what they try.
-#[expect(
-    clippy::unused_async,
-    reason = "the probes of database, storage and clock wait for theirs"
-)]
 async fn findings(config: &Config) -> Vec<Finding> {
-    vec![log_level(config), sources(config)]
+    vec![
+        log_level(config),
+        sources(config),
+        clock(),
+        data_dir(config),
+        database(config).await,
+        media_dir(config),
+    ]
+}
+
+/// Any honest clock is past this: the day this was written.
+const NOT_BEFORE: Millis = 1_795_219_200_000;
+
+fn clock() -> Finding {
+    let now = Clock::system().now();
+    let shown = rfc3339(now);
+    let result = if now < NOT_BEFORE {
+        Err(format!(
+            "it shows {shown}, which is past; set it, or every signed callback is refused as stale"
+        ))
+    } else {
+        Ok(shown)
+    };
+    Finding {
+        subject: "clock",
+        result,
+    }
+}
+
+fn data_dir(config: &Config) -> Finding {
+    let path = config.data_dir.display();
+    let result = match DataDir::open(&config.data_dir) {
+        Ok(_) => Ok(format!("{path} can be written{}", free_space(&config.data_dir))),
+        Err(DataDirError::InUse(_)) => Ok(format!("{path} is in use by a running reelhook")),
+        Err(error) => Err(error.to_string()),
+    };
+    Finding {
+        subject: "data directory",
+        result,
+    }
+}
+
+async fn database(config: &Config) -> Finding {
+    let path = DataDir::database_in(&config.data_dir);
+    let result = match Store::probe(&path).await {
+        Ok(Probe::Missing) => Ok(format!("{} will be made at the first start", path.display())),
+        Ok(Probe::Current) => Ok(format!("{} is up to date", path.display())),
+        Ok(Probe::Older) => Ok(format!("{} will be migrated at the next start", path.display())),
+        Err(error) => Err(error.to_string()),
+    };
+    Finding {
+        subject: "database",
+        result,
+    }
+}
+
+fn media_dir(config: &Config) -> Finding {
+    let media = config.media_dir();
+    let result = match Storage::open(&media, &DataDir::spool_in(&config.data_dir)) {
+        Ok(_) => Ok(format!(
+            "{} can be written{}",
+            media.display(),
+            free_space(&media)
+        )),
+        Err(error) => Err(error.sentence()),
+    };
+    Finding {
+        subject: "files",
+        result,
+    }
+}
+
+/// How much room is left, where the system says so.
+fn free_space(path: &Path) -> String {
+    rustix::fs::statvfs(path).map_or_else(
+        |_| String::new(),
+        |found| {
+            let free = bytesize::ByteSize(found.f_bavail.saturating_mul(found.f_frsize));
+            format!(", {} free", free.display().iec())
+        },
+    )
 }
 
 fn log_level(config: &Config) -> Finding {

@@ -16,12 +16,13 @@ use crate::config::{Config, Overrides, Secret, SourceName};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Which server to talk to, and how.
+#[expect(clippy::doc_markdown, reason = "clap prints the docs as they are")]
 #[derive(Debug, clap::Args)]
 pub(super) struct ServerArgs {
     /// The server to ask [env: REELHOOK_SERVER] [default: the configured listen address]
     #[arg(long, value_name = "URL", global = true, help_heading = "Server")]
     server: Option<Url>,
-    /// A token of the server's [api] section [env: REELHOOK_API_TOKEN]
+    /// One of the server's api.tokens [env: REELHOOK_API_TOKEN]
     #[arg(long, global = true, help_heading = "Server")]
     token: Option<Secret>,
     /// Only this source; needed where two sources have a task of the same id

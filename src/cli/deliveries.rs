@@ -2,7 +2,7 @@
 
 use super::answers::{Delivery, DeliveryPage};
 use super::client::{Server, ServerArgs};
-use super::human::{self, FAINT, STRONG, painted};
+use super::human::{self, Card, STRONG, painted};
 use super::{Exit, Session};
 use crate::clock::Millis;
 use crate::provider::TaskId;
@@ -143,50 +143,46 @@ async fn show(id: &str, server: &Server, json: bool, session: &mut Session) -> a
         session.print(answer.0.trim_end())?;
     } else {
         let shown = card(&answer.read()?, session.clock.now());
-        session.print(shown.trim_end())?;
+        session.print(shown.text())?;
     }
     Ok(Exit::Fine)
 }
 
-fn card(delivery: &Delivery, now: Millis) -> String {
-    let mut text = format!("{}\n", painted(STRONG, &human::clean(&delivery.id)));
-    let verdict = match &delivery.reason {
-        Some(reason) => format!("{} ({})", human::state(&delivery.verdict), human::clean(reason)),
-        None => human::state(&delivery.verdict),
-    };
-    let received = delivery.received_at.as_deref();
-    let received = received.map(|at| format!("{} ({})", human::age(now, at), human::clean(at)));
+fn card(delivery: &Delivery, now: Millis) -> Card {
+    let mut card = Card::default();
     let clean = |text: &Option<String>| text.as_deref().map(human::clean).unwrap_or_default();
-    for (label, value) in [
-        ("verdict", verdict),
-        ("task", clean(&delivery.task_id)),
-        ("source", clean(&delivery.source)),
-        ("about", about(delivery)),
-        ("received", received.unwrap_or_default()),
-        ("via", human::clean(&delivery.via)),
-        ("from", clean(&delivery.remote_addr)),
-    ] {
-        if !value.is_empty() {
-            text.push_str(&format!(
-                "    {}{value}\n",
-                painted(FAINT, &format!("{label:<12}"))
-            ));
-        }
-    }
-    text.push_str("\nheaders\n");
+    card.line(&painted(STRONG, &human::clean(&delivery.id)));
+    let reason = delivery
+        .reason
+        .as_deref()
+        .map(|reason| format!(" ({})", human::clean(reason)));
+    card.field(
+        "verdict",
+        &format!(
+            "{}{}",
+            human::state(&delivery.verdict),
+            reason.unwrap_or_default()
+        ),
+    );
+    card.field("task", &clean(&delivery.task_id));
+    card.field("source", &clean(&delivery.source));
+    card.field("about", &about(delivery));
+    card.moment("received", delivery.received_at.as_deref(), now);
+    card.field("via", &human::clean(&delivery.via));
+    card.field("from", &clean(&delivery.remote_addr));
+    card.heading("headers");
     for (name, value) in &delivery.headers {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        text.push_str(&format!("    {}: {}\n", human::clean(name), human::clean(&value)));
+        card.line(&format!("    {}: {}", human::clean(name), human::clean(&value)));
     }
-    match (&delivery.body, &delivery.body_base64) {
-        (Some(body), _) => text.push_str(&format!("\nbody\n{}\n", human::clean_lines(body))),
-        (None, Some(base64)) => text.push_str(&format!(
-            "\nbody, not UTF-8, as Base64\n{}\n",
-            human::clean(base64)
-        )),
-        (None, None) => {}
+    if let Some(body) = &delivery.body {
+        card.heading("body");
+        card.line(&human::clean_lines(body));
+    } else if let Some(base64) = &delivery.body_base64 {
+        card.heading("body, not UTF-8, as Base64");
+        card.line(&human::clean(base64));
     }
-    text
+    card
 }
 
 async fn accept(id: &str, server: &Server, json: bool, session: &mut Session) -> anyhow::Result<Exit> {

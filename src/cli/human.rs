@@ -104,6 +104,43 @@ pub(super) fn counted(count: u64, noun: &str) -> String {
     }
 }
 
+/// A card: lines, and labelled values below them.
+#[derive(Default)]
+pub(super) struct Card(String);
+
+impl Card {
+    /// A line as it is.
+    pub(super) fn line(&mut self, line: &str) {
+        self.0.push_str(line);
+        self.0.push('\n');
+    }
+
+    /// A line that begins a part.
+    pub(super) fn heading(&mut self, title: &str) {
+        self.line("");
+        self.line(title);
+    }
+
+    /// A labelled value; no line at all if there is nothing to say.
+    pub(super) fn field(&mut self, label: &str, value: &str) {
+        if !value.is_empty() {
+            self.line(&format!("    {}{value}", painted(FAINT, &format!("{label:<12}"))));
+        }
+    }
+
+    /// A labelled moment, relative and absolute.
+    pub(super) fn moment(&mut self, label: &str, at: Option<&str>, now: Millis) {
+        if let Some(at) = at {
+            self.field(label, &format!("{} ({})", age(now, at), clean(at)));
+        }
+    }
+
+    /// The whole card, without the last line end.
+    pub(super) fn text(&self) -> &str {
+        self.0.trim_end()
+    }
+}
+
 /// Columns under their headers. A header that begins with `*` is that of a column of [`state`]s.
 ///
 /// The table counts control sequences as if they took room. That does no harm where all cells of a column have

@@ -26,6 +26,7 @@ mod tests;
 pub use session::{CannotWrite, Session};
 
 /// A webhook receiver for generated media: verifies and records callbacks, downloads what they announce, serves it.
+#[expect(clippy::doc_markdown, reason = "clap prints the docs as they are")]
 #[derive(Debug, Parser)]
 #[command(
     name = "reelhook",
@@ -46,7 +47,7 @@ enum Command {
     /// Receive callbacks, download what they announce, serve the results
     Serve(serve::Args),
     /// Check the configuration and what it needs; show the one in effect, without secrets
-    Check(check::Args),
+    Check(serve::Args),
     /// About the configuration file
     Config {
         #[command(subcommand)]
@@ -127,11 +128,7 @@ impl Command {
             // The reader has seen enough, as with `| head`.
             Err(error) if error.downcast_ref().is_some_and(CannotWrite::is_broken_pipe) => Exit::Fine,
             Err(error) => {
-                session.note(&format!(
-                    "{}error:{} {error:#}",
-                    human::ERROR,
-                    human::ERROR.render_reset()
-                ));
+                session.note(&report(&error));
                 if error.is::<UsageError>() {
                     Exit::Usage
                 } else {
@@ -161,6 +158,18 @@ impl Command {
             Self::Completions { shell } => completions(shell, session),
         }
     }
+}
+
+/// An error as a person reads it: on one line, or each of several problems on a line of its own.
+fn report(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    let lines: Vec<&str> = text.lines().collect();
+    let separator = if lines.len() > 1 { "\n  " } else { " " };
+    format!(
+        "{}{separator}{}",
+        human::painted(human::ERROR, "error:"),
+        lines.join("\n  ")
+    )
 }
 
 fn completions(shell: clap_complete::Shell, session: &mut Session) -> anyhow::Result<Exit> {

@@ -91,11 +91,8 @@ async fn serve(config: Config, args: Args, session: &mut Session) -> anyhow::Res
         session.flush()?;
     }
     tracing::info!(listen = %instance.addr, "listening on {}", instance.addr);
-    loop {
-        match signals.next().await {
-            Signal::Reload => reload(&instance, args.clone(), session),
-            Signal::Stop => break,
-        }
+    while let Signal::Reload = signals.next().await {
+        reload(&instance, args.clone(), session);
     }
     tracing::info!(
         "stopping: finishing requests and downloads within {:?}; a second signal stops at once",

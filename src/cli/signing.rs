@@ -18,6 +18,7 @@ use crate::provider::signature::{self, SignatureError, Signed};
 const USUAL_TOLERANCE: Duration = Duration::from_mins(5);
 
 /// Arguments of `sign`.
+#[expect(clippy::doc_markdown, reason = "clap prints the docs as they are")]
 #[derive(Debug, clap::Args)]
 pub(super) struct SignArgs {
     /// The task id the callback is about
@@ -37,6 +38,7 @@ pub(super) struct SignArgs {
 }
 
 /// Arguments of `verify`.
+#[expect(clippy::doc_markdown, reason = "clap prints the docs as they are")]
 #[derive(Debug, clap::Args)]
 pub(super) struct VerifyArgs {
     /// The task id the callback is about

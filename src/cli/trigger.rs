@@ -76,13 +76,7 @@ pub(super) async fn run(args: Args, session: &mut Session) -> anyhow::Result<Exi
         return list(args.json, session);
     }
     let name = args.event.as_deref().unwrap_or_default();
-    let sample = Sample::find(name).ok_or_else(|| {
-        let known: Vec<&str> = samples::all().iter().map(|sample| sample.name).collect();
-        UsageError(format!(
-            "no callback is called {name:?}; there are {}",
-            known.join(", ")
-        ))
-    })?;
+    let sample = Sample::find(name).ok_or_else(|| unknown(name))?;
     let target = target(&args, sample, session)?;
     let callback = callback(&args, sample, &target, session)?;
     if !args.json {
@@ -104,12 +98,26 @@ pub(super) async fn run(args: Args, session: &mut Session) -> anyhow::Result<Exi
     })
 }
 
+/// Names those of the same family, if there is one: all of them are too many for a sentence.
+fn unknown(name: &str) -> UsageError {
+    let family = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+    let names = samples::all().iter().map(|sample| sample.name);
+    let related: Vec<&str> = names.filter(|known| family(known) == family(name)).collect();
+    let related = match related.len() {
+        0 => String::new(),
+        _ => format!("there are {}; ", related.join(", ")),
+    };
+    UsageError(format!(
+        "no callback is called {name:?}; {related}`reelhook trigger --list` shows all"
+    ))
+}
+
 fn list(json: bool, session: &mut Session) -> anyhow::Result<Exit> {
     if json {
         let all = samples::all()
             .iter()
             .map(|sample| json!({ "name": sample.name, "summary": sample.summary }));
-        session.print(&Value::from_iter(all).to_string())?;
+        session.print(&all.collect::<Value>().to_string())?;
     } else {
         let row = |sample: &Sample| vec![sample.name.to_owned(), sample.summary.to_owned()];
         session.print(&human::table(
@@ -242,11 +250,14 @@ fn shown(url: &Url) -> Url {
 }
 
 fn sent(url: &Url, callback: &Callback) -> String {
-    let mut text = format!("POST {}\n", shown(url));
-    for (name, value) in &callback.headers {
-        text.push_str(&format!("{} {value}\n", painted(FAINT, &format!("{name}:"))));
-    }
-    format!("{text}\n{:#}\n", callback.body)
+    let header = |(name, value): &(&str, String)| format!("{} {value}", painted(FAINT, &format!("{name}:")));
+    let headers: Vec<String> = callback.headers.iter().map(header).collect();
+    format!(
+        "POST {}\n{}\n\n{:#}\n",
+        shown(url),
+        headers.join("\n"),
+        callback.body
+    )
 }
 
 fn received(reply: &Reply) -> String {

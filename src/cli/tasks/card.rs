@@ -1,74 +1,67 @@
 //! One task as a card for a person to read.
 
-use std::fmt::Write as _;
-
 use super::super::answers::{Failure, File, Outcome, Task};
 use super::super::client::Server;
-use super::super::human::{self, FAINT, STRONG, painted};
+use super::super::human::{self, Card, FAINT, STRONG, painted};
 use crate::clock::Millis;
 
-/// The whole card, with line ends.
-pub(super) fn card(task: &Task, server: &Server, now: Millis) -> String {
-    let mut card = Card {
-        text: String::new(),
+/// The whole card.
+pub(super) fn card(task: &Task, server: &Server, now: Millis) -> Card {
+    let mut writer = Writer {
+        card: Card::default(),
         now,
     };
-    card.head(task);
+    writer.head(task);
     if task.outcomes.len() > 1 {
-        card.heading("outcomes");
+        writer.card.heading("outcomes");
         for outcome in &task.outcomes {
-            card.outcome(outcome);
+            writer.outcome(outcome);
         }
     }
     if !task.files.is_empty() {
-        card.heading("files");
+        writer.card.heading("files");
         for file in &task.files {
-            card.file(file, server);
+            writer.file(file, server);
         }
     }
-    card.next_steps(task);
-    card.text
+    writer.next_steps(task);
+    writer.card
 }
 
-struct Card {
-    text: String,
+struct Writer {
+    card: Card,
     now: Millis,
 }
 
-impl Card {
+impl Writer {
     fn head(&mut self, task: &Task) {
-        self.push(&format!(
-            "{}  {}",
-            painted(STRONG, &human::clean(&task.task_id)),
-            painted(FAINT, &human::clean(&task.source))
-        ));
-        let mut state = human::state(&task.state);
-        for detail in [
-            task.resolution.as_deref(),
-            task.fallback.unwrap_or(false).then_some("fallback model"),
-        ] {
-            if let Some(detail) = detail {
-                let _ = write!(state, ", {}", human::clean(detail));
-            }
+        let (id, source) = (human::clean(&task.task_id), human::clean(&task.source));
+        self.card
+            .line(&format!("{}  {}", painted(STRONG, &id), painted(FAINT, &source)));
+        let mut state = vec![human::state(&task.state)];
+        state.extend(task.resolution.as_deref().map(human::clean));
+        if task.fallback == Some(true) {
+            state.push("by the fallback model".to_owned());
         }
-        self.field("state", &state);
-        self.field("media", &human::state(&task.media));
+        self.card.field("state", &state.join(", "));
+        self.card.field("media", &human::state(&task.media));
         self.message(task.code, task.msg.as_deref());
         self.failure(task.failure.as_ref());
         if let Some(prompt) = &task.prompt {
-            self.field("prompt", &human::brief(prompt, 200));
+            self.card.field("prompt", &human::brief(prompt, 200));
         }
         if let Some(credits) = task.credits {
-            self.field("credits", &credits.to_string());
+            self.card.field("credits", &credits.to_string());
         }
         self.moment("created", task.created_at.as_deref());
         self.moment("received", task.received_at.as_deref());
         self.moment("updated", task.updated_at.as_deref());
-        let conflicts = match task.conflicts {
-            0 => String::new(),
-            conflicts => format!(", {}", human::counted(conflicts, "open conflict")),
-        };
-        self.field("deliveries", &format!("{}{conflicts}", task.deliveries));
+        let mut deliveries = task.deliveries.to_string();
+        if task.conflicts > 0 {
+            deliveries.push_str(", ");
+            deliveries.push_str(&human::counted(task.conflicts, "open conflict"));
+        }
+        self.card.field("deliveries", &deliveries);
     }
 
     fn outcome(&mut self, outcome: &Outcome) {
@@ -84,11 +77,11 @@ impl Card {
             .as_deref()
             .map(|at| human::age(self.now, at))
             .unwrap_or_default();
-        self.push(&format!(
-            "  {} {index}  {}  {}",
+        let came = painted(FAINT, &format!("via {}, {at}", human::clean(via)));
+        self.card.line(&format!(
+            "  {} {index}  {}  {came}",
             human::clean(kind),
-            human::state(state),
-            painted(FAINT, &format!("via {}, {at}", human::clean(via)))
+            human::state(state)
         ));
         self.message(outcome.code, outcome.msg.as_deref());
         self.failure(outcome.failure.as_ref());
@@ -101,33 +94,22 @@ impl Card {
         if file.state != "stored" && file.attempts > 0 {
             facts.push(human::counted(file.attempts, "attempt"));
         }
-        self.push(&format!(
-            "  {}  {}",
-            painted(STRONG, &human::clean(&file.name)),
-            facts.join(", ")
-        ));
+        let name = painted(STRONG, &human::clean(&file.name));
+        self.card.line(&format!("  {name}  {}", facts.join(", ")));
         if let Some(sha256) = &file.sha256 {
-            self.field("sha256", &human::clean(sha256));
+            self.card.field("sha256", &human::clean(sha256));
         }
         if file.state == "stored" {
             let url = file.url.as_deref().and_then(|url| server.base().join(url).ok());
-            self.field("url", url.as_ref().map_or("", url::Url::as_str));
+            self.card.field("url", url.as_ref().map_or("", url::Url::as_str));
             return;
         }
         if let Some(error) = &file.error {
-            self.field(
-                "error",
-                &format!("{} ({})", human::clean(&error.detail), human::clean(&error.code)),
-            );
+            let (detail, code) = (human::clean(&error.detail), human::clean(&error.code));
+            self.card.field("error", &format!("{detail} ({code})"));
         }
-        self.field(
-            "from",
-            &file
-                .provider_url
-                .as_deref()
-                .map(|url| human::brief(url, 160))
-                .unwrap_or_default(),
-        );
+        let from = file.provider_url.as_deref().map(|url| human::brief(url, 160));
+        self.card.field("from", &from.unwrap_or_default());
         self.moment("next try", file.next_attempt_at.as_deref());
         self.moment("expires", file.deadline.as_deref());
     }
@@ -135,7 +117,8 @@ impl Card {
     fn message(&mut self, code: Option<i64>, msg: Option<&str>) {
         let code = code.map(|code| format!(" ({code})")).unwrap_or_default();
         if let Some(msg) = msg {
-            self.field("message", &format!("{}{code}", human::brief(msg, 300)));
+            self.card
+                .field("message", &format!("{}{code}", human::brief(msg, 300)));
         }
     }
 
@@ -146,8 +129,9 @@ impl Card {
         } else {
             "will fail again unless changed"
         };
-        self.field("failure", &format!("{}, {again}", human::clean(&failure.kind)));
-        self.field("advice", &human::clean(&failure.advice));
+        self.card
+            .field("failure", &format!("{}, {again}", human::clean(&failure.kind)));
+        self.card.field("advice", &human::clean(&failure.advice));
     }
 
     /// What a person may want to do now.
@@ -157,42 +141,20 @@ impl Card {
             human::clean(&task.task_id),
             human::clean(&task.source)
         );
-        let failed = task.files.iter().any(|file| file.state == "failed");
-        if failed {
-            self.push(&format!(
-                "\nTo try the failed downloads again: reelhook tasks retry {at}"
-            ));
+        if task.files.iter().any(|file| file.state == "failed") {
+            let retry = format!("To try the failed downloads again: reelhook tasks retry {at}");
+            self.card.heading(&retry);
         }
         if task.conflicts > 0 {
-            self.push(&format!(
-                "\nDeliveries contradict each other. To see them: reelhook deliveries list --task {at}\n\
-                 To believe one of them: reelhook deliveries accept ID"
+            self.card.heading(&format!(
+                "Deliveries contradict each other. To see them: reelhook deliveries list --task {at}"
             ));
-        }
-    }
-
-    fn heading(&mut self, title: &str) {
-        self.push(&format!("\n{title}"));
-    }
-
-    /// A line with a label; none if there is nothing to say.
-    fn field(&mut self, label: &str, value: &str) {
-        if !value.is_empty() {
-            self.push(&format!("    {}{value}", painted(FAINT, &format!("{label:<12}"))));
+            self.card
+                .line("To believe one of them: reelhook deliveries accept ID");
         }
     }
 
     fn moment(&mut self, label: &str, at: Option<&str>) {
-        if let Some(at) = at {
-            self.field(
-                label,
-                &format!("{} ({})", human::age(self.now, at), human::clean(at)),
-            );
-        }
-    }
-
-    fn push(&mut self, line: &str) {
-        self.text.push_str(line);
-        self.text.push('\n');
+        self.card.moment(label, at, self.now);
     }
 }

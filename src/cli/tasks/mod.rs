@@ -197,7 +197,7 @@ async fn show(task_id: &TaskId, server: &Server, json: bool, session: &mut Sessi
         session.print(answer.0.trim_end())?;
     } else {
         let card = card::card(&answer.read()?, server, session.clock.now());
-        session.print(card.trim_end())?;
+        session.print(card.text())?;
     }
     Ok(Exit::Fine)
 }

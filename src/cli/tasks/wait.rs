@@ -15,8 +15,8 @@ use crate::provider::TaskId;
 /// How long the server is asked to hold one request.
 const HOLD: Duration = Duration::from_secs(30);
 
-/// How long to wait before asking again where the server cannot hold the request.
-const PAUSE: Duration = Duration::from_secs(2);
+/// How long to wait before asking again: nothing says that the server held the request.
+const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 2_000 });
 
 /// Arguments of `tasks wait`.
 #[derive(Debug, clap::Args)]
@@ -50,7 +50,7 @@ pub(super) async fn run(
     if json {
         session.print(answer.0.trim_end())?;
     } else {
-        session.print(card::card(&task, server, session.clock.now()).trim_end())?;
+        session.print(card::card(&task, server, session.clock.now()).text())?;
     }
     if task.is_stored() {
         return Ok(Exit::Fine);
@@ -94,7 +94,6 @@ async fn settled(args: &Args, server: &Server, session: &mut Session) -> anyhow:
         if left.is_zero() {
             return Ok(None);
         }
-        // A held request that came back in time needs no pause; but nothing says that it was held.
         tokio::time::sleep(PAUSE.min(left)).await;
     }
 }

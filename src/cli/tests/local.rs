@@ -198,7 +198,7 @@ async fn check_fails_with_every_problem_and_on_a_misspelt_log_level() {
     let ended = Shell::new().run("check --listen 0.0.0.0:80").await;
     assert_eq!(ended.exit, Exit::Failed);
     assert!(
-        ended.err.contains("sources.kie.hmac_keys: ") && ended.err.contains("api.tokens: "),
+        ended.err.starts_with("error:\n  sources.kie.hmac_keys: ") && ended.err.contains("\n  api.tokens: "),
         "{}",
         ended.err
     );

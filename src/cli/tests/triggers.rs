@@ -118,7 +118,15 @@ async fn every_sample_can_be_listed_and_sent() {
 async fn an_unknown_event_is_a_usage_error_that_names_the_known_ones() {
     let ended = Shell::new().run("trigger veo.sucess").await;
     assert_eq!(ended.exit, Exit::Usage);
-    assert!(ended.err.contains("veo.success"), "{}", ended.err);
+    assert!(ended.err.contains("there are veo.success, "), "{}", ended.err);
+    let ended = Shell::new().run("trigger nonsense").await;
+    assert!(
+        ended
+            .err
+            .ends_with("\"nonsense\"; `reelhook trigger --list` shows all\n"),
+        "{}",
+        ended.err
+    );
 }
 
 #[tokio::test]
