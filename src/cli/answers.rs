@@ -67,7 +67,7 @@ pub(super) struct Outcome {
     pub(super) code: Option<i64>,
     pub(super) msg: Option<String>,
     pub(super) failure: Option<Failure>,
-    pub(super) via: String,
+    pub(super) via: Option<String>,
     pub(super) received_at: Option<String>,
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
+use super::human;
 use crate::config::{Config, Source};
 
 /// The banner for a server that listens on `addr`.
@@ -38,23 +39,39 @@ pub(super) fn of(config: &Config, addr: SocketAddr) -> String {
         "with a bearer token"
     };
     line("look", &format!("http://{addr}/v1/tasks ({access})"));
-    let program = program();
-    let source = config.sources.keys().next().map_or("kie", |name| name.as_str());
-    let to = format!("http://{addr}/callbacks/{source}");
-    let at = if addr.port() == 8080 && addr.ip().is_loopback() {
-        ""
-    } else {
-        " --server http://ADDRESS"
-    };
-    let at = at.replace("ADDRESS", &addr.to_string());
-    if config.is_configless() && at.is_empty() {
-        line("try", &format!("{program} trigger veo.success"));
-    } else {
-        line("try", &format!("{program} trigger veo.success --to {to}"));
-    }
-    line("then", &format!("{program} tasks list{at}"));
+    let (trigger, list) = to_try(config, addr);
+    line("try", &trigger);
+    line("then", &list);
     text.push('\n');
     text
+}
+
+/// A callback to send, and where to see what became of it. With a configuration the commands find address, key and
+/// token there; without one they only know the default address.
+fn to_try(config: &Config, addr: SocketAddr) -> (String, String) {
+    let program = human::program();
+    if !config.is_configless() {
+        let file = config
+            .origin
+            .file
+            .as_ref()
+            .filter(|file| file.as_os_str() != "config.toml");
+        let file = file.map_or_else(String::new, |file| format!(" --config {}", file.display()));
+        return (
+            format!("{program}{file} trigger veo.success"),
+            format!("{program}{file} tasks list"),
+        );
+    }
+    if addr == Config::default().listen {
+        return (
+            format!("{program} trigger veo.success"),
+            format!("{program} tasks list"),
+        );
+    }
+    (
+        format!("{program} trigger veo.success --to http://{addr}/callbacks/kie"),
+        format!("{program} tasks list --server http://{addr}"),
+    )
 }
 
 fn verified_by(source: &Source) -> String {
@@ -65,15 +82,10 @@ fn verified_by(source: &Source) -> String {
         (0, 0) => "NOT verified: taken from this machine only; set hmac_keys or tokens for the real provider"
             .to_owned(),
         (0, _) => "verified by ?token=".to_owned(),
-        (keys, 0) => format!("verified by signature ({keys} of our keys)"),
-        (keys, _) => format!("verified by signature ({keys} of our keys) and ?token="),
+        (keys, 0) => format!("verified by signature ({})", human::counted(keys as u64, "key")),
+        (keys, _) => format!(
+            "verified by signature ({}) and ?token=",
+            human::counted(keys as u64, "key")
+        ),
     }
-}
-
-/// The program as the person called it, so that the lines can be pasted.
-fn program() -> String {
-    std::env::args_os().next().map_or_else(
-        || "reelhook".to_owned(),
-        |path| path.to_string_lossy().into_owned(),
-    )
 }

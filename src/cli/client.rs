@@ -38,8 +38,9 @@ pub(super) struct ServerArgs {
 pub(super) enum ClientError {
     /// Nobody answered, or not to the end.
     #[error(
-        "no answer from {server} ({detail}); start a server with `reelhook serve`, or name another with --server or \
-         REELHOOK_SERVER"
+        "no answer from {server} ({detail}); start a server with `{} serve`, or name another with --server or \
+         REELHOOK_SERVER",
+        human::program()
     )]
     Unreachable {
         /// The server that was tried.

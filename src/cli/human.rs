@@ -13,7 +13,8 @@ pub(super) const STRONG: Style = Style::new().bold();
 /// What is there for completeness.
 pub(super) const FAINT: Style = Style::new().dimmed();
 
-const GOOD: Style = AnsiColor::Green.on_default();
+/// What went well.
+pub(super) const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default();
 const OPEN: Style = AnsiColor::Yellow.on_default();
 
@@ -23,6 +24,14 @@ const PLAIN: &str = "\x1b[39m";
 /// Wraps a text in a style.
 pub(super) fn painted(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
+}
+
+/// The program as the person called it, so that lines which name it can be pasted.
+pub(super) fn program() -> String {
+    std::env::args_os().next().map_or_else(
+        || "reelhook".to_owned(),
+        |path| path.to_string_lossy().into_owned(),
+    )
 }
 
 /// A state of a task or file, or a verdict, in its colour. All of them get control sequences of the same length.

@@ -1,7 +1,7 @@
 //! A running server: the parts, wired, from the data directory's lock to the last commit.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,8 +9,8 @@ use tokio::net::TcpListener;
 use url::Url;
 
 use crate::clock::Clock;
-use crate::config::{Config, Source};
-use crate::download::{Downloader, Settings as DownloadSettings};
+use crate::config::{Config, Source, SourceName};
+use crate::download::{AllowedHosts, Downloader, Settings as DownloadSettings};
 use crate::egress::{EgressPolicy, GuardedClient};
 use crate::http::{self, App, Limits, Parts};
 use crate::ingest::Ingest;
@@ -31,6 +31,7 @@ pub struct Instance {
     /// Where it listens; the port is real even if 0 was asked for.
     pub addr: SocketAddr,
     app: App,
+    allowed_hosts: Arc<RwLock<AllowedHosts>>,
     tasks: Tasks,
     writer: Tasks,
     grace: Duration,
@@ -60,6 +61,7 @@ impl Instance {
             config.sources.clone(),
             config.ingest.max_body,
         );
+        let allowed_hosts = Arc::new(RwLock::new(allowed_hosts(config)));
         let downloader = Downloader {
             store: store.clone(),
             storage: storage.clone(),
@@ -67,6 +69,7 @@ impl Instance {
             clock: clock.clone(),
             tasks: tasks.clone(),
             settings: download_settings(config),
+            allowed_hosts: allowed_hosts.clone(),
         };
         let app = App::new(Parts {
             ingest,
@@ -90,6 +93,7 @@ impl Instance {
         Ok(Self {
             addr,
             app,
+            allowed_hosts,
             tasks,
             writer,
             grace: config.shutdown_grace,
@@ -100,6 +104,10 @@ impl Instance {
     /// Takes over the sources and tokens of another configuration; everything else stays until the next start.
     pub fn reload(&self, config: &Config) {
         self.app.ingest.replace_sources(config.sources.clone());
+        *self
+            .allowed_hosts
+            .write()
+            .expect("nothing panics while it holds the lock") = allowed_hosts(config);
         self.app
             .replace_secrets(config.api.tokens.clone(), &config.secrets());
     }
@@ -174,7 +182,6 @@ fn sample_url(addr: SocketAddr) -> Option<Url> {
 
 fn download_settings(config: &Config) -> DownloadSettings {
     let downloads = &config.downloads;
-    let allowed = |source: &Source| source.allowed_hosts.clone();
     DownloadSettings {
         concurrency: downloads.concurrency,
         per_host: u32::try_from(downloads.per_host).unwrap_or(u32::MAX),
@@ -186,12 +193,12 @@ fn download_settings(config: &Config) -> DownloadSettings {
             base: downloads.retry_base,
             cap: downloads.retry_cap,
         },
-        allowed_hosts: config
-            .sources
-            .iter()
-            .map(|(name, source)| (name.to_string(), allowed(source)))
-            .collect::<HashMap<_, _>>(),
     }
+}
+
+fn allowed_hosts(config: &Config) -> AllowedHosts {
+    let of = |(name, source): (&SourceName, &Source)| (name.to_string(), source.allowed_hosts.clone());
+    config.sources.iter().map(of).collect()
 }
 
 fn http_settings(config: &Config) -> http::Settings {

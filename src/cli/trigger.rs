@@ -221,8 +221,9 @@ async fn send(url: &Url, callback: &Callback) -> anyhow::Result<Reply> {
     let failed = |error: reqwest::Error| {
         let origin = url.origin().ascii_serialization();
         anyhow::anyhow!(
-            "no answer from {origin} ({}); start a server with `reelhook serve`",
-            cause(&error)
+            "no answer from {origin} ({}); start a server with `{} serve`",
+            cause(&error),
+            human::program()
         )
     };
     // The provider gives up after 15 seconds, by its callback page.
@@ -261,11 +262,12 @@ fn sent(url: &Url, callback: &Callback) -> String {
 }
 
 fn received(reply: &Reply) -> String {
-    let verdict = human::state(if reply.status == 200 {
-        "accepted"
+    // Duplicates and conflicts are answered 200 as well: only the server knows what it took it for.
+    let verdict = if reply.status == 200 {
+        human::painted(human::GOOD, "answered")
     } else {
-        "rejected"
-    });
+        human::state("rejected")
+    };
     format!(
         "{verdict}: {} in {} ms\n{}",
         reply.status,
@@ -281,7 +283,10 @@ fn next_step(url: &Url, task_id: &TaskId) -> String {
         .and_then(Iterator::last)
         .filter(|name| name.parse::<SourceName>().is_ok());
     let source = source.map(|name| format!(" --source {name}")).unwrap_or_default();
-    format!("\nWhat became of it: reelhook tasks show {task_id} --server {server}{source}")
+    format!(
+        "\nWhat became of it: {} tasks show {task_id} --server {server}{source}",
+        human::program()
+    )
 }
 
 fn as_json(url: &Url, callback: &Callback, reply: &Reply) -> Value {

@@ -173,7 +173,6 @@ fn asked_wait(failure: &FetchError, claim: &ClaimedDownload, now: Millis) -> Opt
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
     use std::io;
 
     use super::*;
@@ -196,7 +195,6 @@ mod tests {
                 base: Duration::from_secs(2),
                 cap: Duration::from_mins(15),
             },
-            allowed_hosts: HashMap::new(),
         }
     }
 

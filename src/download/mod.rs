@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::convert::identity;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -56,9 +56,10 @@ pub struct Settings {
     pub max_attempts: u32,
     /// The wait before the next attempt.
     pub backoff: Backoff,
-    /// By source: the hosts it may fetch from. A source that is not listed, or with an empty list: any public host.
-    pub allowed_hosts: HashMap<String, Vec<String>>,
 }
+
+/// By source: the hosts it may fetch from. A source that is not listed, or with an empty list: any public host.
+pub type AllowedHosts = HashMap<String, Vec<String>>;
 
 /// Carries out queued downloads. Cheap to clone, apart from the settings.
 #[derive(Debug, Clone)]
@@ -75,6 +76,8 @@ pub struct Downloader {
     pub tasks: Tasks,
     /// Within which limits.
     pub settings: Settings,
+    /// From which hosts; may be replaced while downloads run, and holds for those that start afterwards.
+    pub allowed_hosts: Arc<RwLock<AllowedHosts>>,
 }
 
 impl Downloader {
@@ -105,15 +108,23 @@ impl Downloader {
     }
 
     async fn fetch(&self, claim: &ClaimedDownload) -> Result<Fetched, FetchError> {
-        let allowed_hosts = self.settings.allowed_hosts.get(&claim.source);
+        let allowed_hosts = self.allowed_hosts_of(&claim.source);
         let target = Target {
             lease: claim.lease,
             url: &claim.url,
-            allowed_hosts: allowed_hosts.map(Vec::as_slice).unwrap_or_default(),
+            allowed_hosts: &allowed_hosts,
             max_size: self.settings.max_size,
             total_timeout: self.settings.total_timeout,
         };
         fetch_to_spool(&self.client, &self.storage, &target).await
+    }
+
+    fn allowed_hosts_of(&self, source: &str) -> Vec<String> {
+        let by_source = self
+            .allowed_hosts
+            .read()
+            .expect("nothing panics while it holds the lock");
+        by_source.get(source).cloned().unwrap_or_default()
     }
 
     async fn publish(&self, claim: &ClaimedDownload, fetched: Fetched) -> Result<Settlement, FetchError> {

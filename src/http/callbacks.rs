@@ -1,5 +1,6 @@
 //! `POST /callbacks/{source}`: read a callback within its bounds, hand it to ingest, answer.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use axum::body::{Body, HttpBody as _};
@@ -19,6 +20,7 @@ use super::client_addr::client_addr;
 use super::listener::Peer;
 use super::problem::Problem;
 use crate::ingest::{Arrival, Receipt, Refusal};
+use crate::provider::TaskId;
 
 /// Takes one callback. Accepted, duplicate and conflict all answer 200: a retry would help nobody.
 pub(super) async fn receive(
@@ -34,25 +36,21 @@ pub(super) async fn receive(
         },
         body,
     ) = request.into_parts();
+    let remote = client_addr(peer.ip(), &headers, &app.settings.trusted_proxies);
     if let Err(problem) = admit(&app, &source, &method, &headers) {
-        tracing::warn!(source, remote = %peer.ip(), reason = problem.code(), "callback refused");
-        return problem.into_response();
+        return unread(&source, remote, started, problem);
     }
     let read = match read_body(&app, body).await {
         Ok(read) => read,
-        Err(problem) => {
-            tracing::warn!(source, remote = %peer.ip(), reason = problem.code(), "callback refused");
-            return problem.closing().into_response();
-        }
+        Err(problem) => return unread(&source, remote, started, problem.closing()),
     };
     let arrival = Arrival {
         source: &source,
         query: uri.query().unwrap_or_default(),
         headers: &headers,
-        remote_addr: client_addr(peer.ip(), &headers, &app.settings.trusted_proxies),
+        remote_addr: remote,
         body: read.body,
     };
-    let remote = arrival.remote_addr;
     let receipt = app.ingest.receive(arrival).await;
     log(&source, &receipt, started, remote);
     // What it held of the memory bound is free once it is on disk.
@@ -61,6 +59,17 @@ pub(super) async fn receive(
         Ok(_) => Json(json!({"code": 200, "msg": "success"})).into_response(),
         Err(refusal) => Problem::from(refusal).into_response(),
     }
+}
+
+/// Logs and answers what was refused without its body.
+fn unread(source: &str, remote: IpAddr, started: Instant, problem: Problem) -> Response {
+    let duration_ms = elapsed_ms(started);
+    tracing::warn!(source, reason = problem.code(), duration_ms, %remote, "callback refused");
+    problem.into_response()
+}
+
+fn elapsed_ms(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What can be refused before the body is read.
@@ -72,7 +81,7 @@ fn admit(app: &App, source: &str, method: &Method, headers: &HeaderMap) -> Resul
         .map(|(_, source)| source)
         .ok_or(Refusal::UnknownSource)?;
     if method != Method::POST {
-        return Err(Problem::method_not_allowed("callbacks are POSTed"));
+        return Err(Problem::method_not_allowed("callbacks are POSTed").allowing("POST"));
     }
     if source.is_unverified() && !source.allow_unverified {
         require_local(headers)?;
@@ -139,12 +148,12 @@ async fn collect(app: &App, mut body: Body, max: u64) -> Result<Read, Problem> {
 }
 
 /// One line per callback: verdict, reason, task, milliseconds.
-fn log(source: &str, receipt: &Receipt, started: Instant, remote: std::net::IpAddr) {
-    let task = receipt.task_id.as_ref().map_or("-", |task_id| task_id.as_str());
-    let duration_ms = started.elapsed().as_millis();
+fn log(source: &str, receipt: &Receipt, started: Instant, remote: IpAddr) {
+    let task = receipt.task_id.as_ref().map(TaskId::as_str);
+    let duration_ms = elapsed_ms(started);
     match &receipt.result {
         Ok(recorded) => {
-            let (verdict, reason) = (recorded.verdict.as_str(), recorded.reason.unwrap_or("-"));
+            let (verdict, reason) = (recorded.verdict.as_str(), recorded.reason);
             tracing::info!(
                 source, task.id = task, verdict, reason, downloads = recorded.queued, duration_ms, %remote,
                 "callback {verdict}"

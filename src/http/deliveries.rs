@@ -32,9 +32,7 @@ pub(super) async fn list(
     State(app): State<App>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let query = query
-        .map_err(|rejection| Problem::bad_request(rejection.body_text()))?
-        .0;
+    let Query(query) = query?;
     let filter = DeliveryFilter {
         source: query.source.clone(),
         ..filter(query)?
@@ -48,9 +46,7 @@ pub(super) async fn of_task(
     Path(task_id): Path<String>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let query = query
-        .map_err(|rejection| Problem::bad_request(rejection.body_text()))?
-        .0;
+    let Query(query) = query?;
     let task = find(&app, &task_id, query.source.as_deref()).await?;
     // One under a reused signature may have come in another source's name: the task alone decides.
     let filter = DeliveryFilter {

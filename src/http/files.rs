@@ -46,9 +46,7 @@ pub(super) async fn serve(
     query: Result<Query<Select>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let query = query
-        .map_err(|rejection| Problem::bad_request(rejection.body_text()))?
-        .0;
+    let Query(query) = query?;
     let task = find(&app, &task_id, query.source.as_deref()).await?;
     let file = named(&task, &name)?;
     let (Some(key), Some(sha256)) = (&file.storage_key, &file.sha256) else {

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::borrow::Cow;
 
 use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -19,6 +20,7 @@ pub(super) struct Problem {
     code: &'static str,
     detail: Cow<'static, str>,
     retry_after: Option<u32>,
+    allow: Option<&'static str>,
     close: bool,
 }
 
@@ -38,6 +40,7 @@ impl Problem {
             code,
             detail: detail.into(),
             retry_after: None,
+            allow: None,
             close: false,
         }
     }
@@ -68,6 +71,14 @@ impl Problem {
     pub(super) fn retry_after(self, seconds: u32) -> Self {
         Self {
             retry_after: Some(seconds),
+            ..self
+        }
+    }
+
+    /// The methods that would have been right.
+    pub(super) fn allowing(self, methods: &'static str) -> Self {
+        Self {
+            allow: Some(methods),
             ..self
         }
     }
@@ -103,10 +114,30 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
+        if let Some(methods) = self.allow {
+            headers.insert(header::ALLOW, HeaderValue::from_static(methods));
+        }
         if self.close {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::bad_request(rejection.body_text())
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    fn from(rejection: JsonRejection) -> Self {
+        let code = match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
+            _ => return Self::bad_request(rejection.body_text()),
+        };
+        Self::new(rejection.status(), code, rejection.body_text())
     }
 }
 

@@ -58,9 +58,7 @@ pub(super) async fn list(
     State(app): State<App>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let query = query
-        .map_err(|rejection| Problem::bad_request(rejection.body_text()))?
-        .0;
+    let Query(query) = query?;
     let filter = TaskFilter {
         state: one_of("state", query.state, &["pending", "succeeded", "failed"])?,
         media: one_of(
@@ -90,9 +88,7 @@ pub(super) async fn show(
     Path(task_id): Path<String>,
     query: Result<Query<Select>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let query = query
-        .map_err(|rejection| Problem::bad_request(rejection.body_text()))?
-        .0;
+    let Query(query) = query?;
     let wait = query.wait.as_deref().map(parse_wait).transpose()?;
     let task = match wait {
         None => find(&app, &task_id, query.source.as_deref()).await?,
@@ -177,9 +173,7 @@ pub(super) async fn expect(
     State(app): State<App>,
     body: Result<Json<Box<RawValue>>, JsonRejection>,
 ) -> Result<Response, Problem> {
-    let body = body
-        .map_err(|rejection| Problem::bad_request(rejection.body_text()))?
-        .0;
+    let Json(body) = body?;
     let (expected, single) = parse_expected(&body)?;
     let expected = expected
         .into_iter()
@@ -272,9 +266,7 @@ pub(super) async fn delete(
     Path(task_id): Path<String>,
     query: Result<Query<Select>, QueryRejection>,
 ) -> Result<StatusCode, Problem> {
-    let query = query
-        .map_err(|rejection| Problem::bad_request(rejection.body_text()))?
-        .0;
+    let Query(query) = query?;
     let task = find(&app, &task_id, query.source.as_deref()).await?;
     // Spawned: once the rows are gone the files follow, whether or not the client waits.
     let work = app.clone();
@@ -306,9 +298,7 @@ pub(super) async fn retry(
     Path(task_id): Path<String>,
     query: Result<Query<Select>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let query = query
-        .map_err(|rejection| Problem::bad_request(rejection.body_text()))?
-        .0;
+    let Query(query) = query?;
     let task = find(&app, &task_id, query.source.as_deref()).await?;
     let queued = app.store.retry_task(task.row).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({"queued": queued}))).into_response())

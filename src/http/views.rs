@@ -162,7 +162,8 @@ fn failure(outcome: &OutcomeRecord) -> Option<Box<RawValue>> {
 
 #[derive(Debug, Serialize)]
 pub(super) struct DeliveryView<'a> {
-    id: i64,
+    /// Opaque to clients, hence a text.
+    id: String,
     task_id: Option<&'a str>,
     source: &'a str,
     received_at: String,
@@ -190,7 +191,7 @@ impl<'a> DeliveryView<'a> {
             .is_some_and(|bytes| usize::try_from(bytes) != Ok(shown));
         let (body, body_base64) = presented(delivery.body.as_deref(), truncated, redactor);
         Self {
-            id: delivery.id,
+            id: delivery.id.to_string(),
             task_id: delivery.task_id.as_deref(),
             source: &delivery.source,
             received_at: rfc3339(delivery.received_at),

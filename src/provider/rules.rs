@@ -274,9 +274,8 @@ mod tests {
         match (now, incoming) {
             ("nothing" | "pending", "progress") => ("accepted", "pending"),
             ("nothing" | "pending", "failure") => ("accepted", "failed"),
-            ("nothing" | "pending", "bare success") => ("accepted", "bare"),
+            ("nothing" | "pending" | "failed", "bare success") => ("accepted", "bare"),
             ("nothing" | "pending" | "failed" | "bare", "success") => ("accepted", "succeeded"),
-            ("failed", "bare success") => ("accepted", "bare"),
             ("failed", _) => ("duplicate", "failed"),
             ("bare", "failure") => ("conflict", "bare"),
             ("bare", _) => ("duplicate", "bare"),

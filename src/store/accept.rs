@@ -76,6 +76,17 @@ pub(super) async fn accept(tx: &mut Tx<'_>, delivery: i64) -> Result<Accepted, s
     .bind(task)
     .execute(&mut *tx.connection)
     .await?;
+    // The others of this outcome lost: still to be seen as conflicts, but no longer open.
+    sqlx::query(
+        "UPDATE deliveries SET reason = 'settled'
+         WHERE task = $1 AND verdict = 'conflict' AND source = $2 AND kind = $3 AND idx = $4",
+    )
+    .bind(task)
+    .bind(&winner.source)
+    .bind(winner.kind.as_str())
+    .bind(winner.index)
+    .execute(&mut *tx.connection)
+    .await?;
     refresh_task(tx, task).await?;
     Ok(Accepted::Done)
 }
@@ -192,13 +203,16 @@ async fn overrule_files(tx: &mut Tx<'_>, task: i64, winner: &Winner) -> Result<(
         })
         .collect();
     downloads::insert(tx, &files).await?;
+    let change = tx.next_change();
     sqlx::query(
         "UPDATE downloads SET state = 'failed', error_code = 'superseded', lease_until = NULL,
-            error_detail = 'a person accepted another delivery, which does not name this file', updated_at = $2
+            error_detail = 'a person accepted another delivery, which does not name this file', updated_at = $2,
+            change_seq = $3
          WHERE id IN (SELECT value FROM json_each($1))",
     )
     .bind(to_json(&superseded))
     .bind(tx.now)
+    .bind(change)
     .execute(&mut *tx.connection)
     .await?;
     Ok(())

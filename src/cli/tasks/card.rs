@@ -77,7 +77,10 @@ impl Writer {
             .as_deref()
             .map(|at| human::age(self.now, at))
             .unwrap_or_default();
-        let came = painted(FAINT, &format!("via {}, {at}", human::clean(via)));
+        let came = via
+            .as_deref()
+            .map(|via| painted(FAINT, &format!("via {}, {at}", human::clean(via))));
+        let came = came.unwrap_or_default();
         self.card.line(&format!(
             "  {} {index}  {}  {came}",
             human::clean(kind),
@@ -141,16 +144,17 @@ impl Writer {
             human::clean(&task.task_id),
             human::clean(&task.source)
         );
+        let program = human::program();
         if task.files.iter().any(|file| file.state == "failed") {
-            let retry = format!("To try the failed downloads again: reelhook tasks retry {at}");
+            let retry = format!("To try the failed downloads again: {program} tasks retry {at}");
             self.card.heading(&retry);
         }
         if task.conflicts > 0 {
             self.card.heading(&format!(
-                "Deliveries contradict each other. To see them: reelhook deliveries list --task {at}"
+                "Deliveries contradict each other. To see them: {program} deliveries list --task {at}"
             ));
             self.card
-                .line("To believe one of them: reelhook deliveries accept ID");
+                .line(&format!("To believe one of them: {program} deliveries accept ID"));
         }
     }
 

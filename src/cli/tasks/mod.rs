@@ -151,7 +151,9 @@ async fn print_list(
         session.note("no tasks");
     } else {
         let rows = page.tasks.iter().map(|task| row(task, now)).collect();
-        let headers = ["TASK", "SOURCE", "*STATE", "*MEDIA", "FILES", "CREATED", "NOTE"];
+        let headers = [
+            "TASK", "SOURCE", "*STATE", "*MEDIA", "FILES", "SHA-256", "CREATED", "NOTE",
+        ];
         session.print(&human::table(&headers, rows))?;
     }
     if let Some(cursor) = page.next_cursor {
@@ -168,6 +170,10 @@ fn row(task: &Task, now: Millis) -> Vec<String> {
         (0, total) => format!("0/{total}"),
         (count, total) => format!("{count}/{total}, {}", human::size(bytes)),
     };
+    // Of the first result; `tasks show` and `--json` have all of them, whole.
+    let first = task.files.iter().find_map(|file| file.sha256.as_deref());
+    let checksum = first.map(|sha256| human::clean(sha256.get(..12).unwrap_or(sha256)));
+    let checksum = checksum.unwrap_or_default();
     let created = task.created_at.as_deref().map(|at| human::age(now, at));
     vec![
         human::clean(&task.task_id),
@@ -175,6 +181,7 @@ fn row(task: &Task, now: Millis) -> Vec<String> {
         human::state(&task.state),
         human::state(&task.media),
         files,
+        checksum,
         created.unwrap_or_default(),
         note(task),
     ]

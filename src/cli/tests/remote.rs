@@ -91,8 +91,8 @@ async fn a_task_is_shown_with_its_files_and_what_to_do_next() {
         "from        https://cdn.example.com/v.mp4\n",
         "expires     in 14 d (2026-12-05T09:30:00.000Z)\n",
         "next try    in 40 s (2026-11-21T09:30:40.000Z)\n",
-        "reelhook tasks retry veo_1 --source kie\n",
-        "reelhook deliveries list --task veo_1 --source kie\n",
+        " tasks retry veo_1 --source kie\n",
+        " deliveries list --task veo_1 --source kie\n",
     ] {
         assert!(
             ended.out.contains(expected),
@@ -178,7 +178,7 @@ async fn a_server_that_is_not_there_is_named_with_what_to_do() {
         "{}",
         ended.err
     );
-    assert!(ended.err.contains("`reelhook serve`"), "{}", ended.err);
+    assert!(ended.err.contains(" serve`"), "{}", ended.err);
     let ended = Shell::new()
         .env("REELHOOK_SERVER", "nonsense")
         .run("healthcheck")

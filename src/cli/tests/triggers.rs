@@ -27,7 +27,7 @@ async fn a_signed_callback_is_sent_and_both_sides_are_shown() {
     for expected in [
         signature.as_str(),
         "\"taskId\": \"veo_1\"",
-        "accepted: 200 in ",
+        "answered: 200 in ",
         FINE,
     ] {
         assert!(
@@ -37,7 +37,7 @@ async fn a_signed_callback_is_sent_and_both_sides_are_shown() {
         );
     }
     assert!(!ended.out.contains("test-webhook-hmac-key"));
-    let next = format!("reelhook tasks show veo_1 --server {} --source kie\n", server.url);
+    let next = format!(" tasks show veo_1 --server {} --source kie\n", server.url);
     assert!(ended.err.ends_with(&next), "{}", ended.err);
 }
 
