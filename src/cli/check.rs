@@ -79,7 +79,7 @@ fn data_dir(config: &Config) -> Finding {
     let result = match DataDir::open(&config.data_dir) {
         Ok(_) => Ok(format!("{path} can be written{}", free_space(&config.data_dir))),
         Err(DataDirError::InUse(_)) => Ok(format!("{path} is in use by a running reelhook")),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(told(&error)),
     };
     Finding {
         subject: "data directory",
@@ -93,7 +93,7 @@ async fn database(config: &Config) -> Finding {
         Ok(Probe::Missing) => Ok(format!("{} will be made at the first start", path.display())),
         Ok(Probe::Current) => Ok(format!("{} is up to date", path.display())),
         Ok(Probe::Older) => Ok(format!("{} will be migrated at the next start", path.display())),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(told(&error)),
     };
     Finding {
         subject: "database",
@@ -117,6 +117,12 @@ fn media_dir(config: &Config) -> Finding {
     }
 }
 
+/// An error with its causes, on one line.
+fn told(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
+}
+
 /// How much room is left, where the system says so.
 fn free_space(path: &Path) -> String {
     rustix::fs::statvfs(path).map_or_else(
@@ -131,7 +137,7 @@ fn free_space(path: &Path) -> String {
 fn log_level(config: &Config) -> Finding {
     let result = match telemetry::check(&config.log.level) {
         Ok(()) => Ok(config.log.level.clone()),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(told(&error)),
     };
     Finding {
         subject: "log level",

@@ -21,7 +21,7 @@ pub enum DataDirError {
     InUse(String),
     /// It cannot be made or written.
     #[error(
-        "the data directory {path} cannot be used: {source}; make it writable, free some space, or set another `data_dir`"
+        "the data directory {path} cannot be used; make it writable, free some space, or set another `data_dir`"
     )]
     Unusable {
         /// The directory or the file in it.

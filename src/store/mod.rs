@@ -74,7 +74,7 @@ pub enum OpenError {
         found: String,
     },
     /// Anything else: not a database, no room, no right.
-    #[error("the database {path} cannot be opened: {source}")]
+    #[error("the database {path} cannot be opened")]
     Database {
         /// The file.
         path: String,
@@ -82,7 +82,7 @@ pub enum OpenError {
         source: sqlx::Error,
     },
     /// A migration failed; the database is as it was.
-    #[error("the database {path} cannot be migrated: {source}")]
+    #[error("the database {path} cannot be migrated; it is as it was")]
     Migrate {
         /// The file.
         path: String,
