@@ -283,6 +283,5 @@ async fn refresh_task(tx: &mut Tx<'_>, task: i64) -> Result<(), sqlx::Error> {
     .bind(task)
     .execute(&mut *tx.connection)
     .await?;
-    let change = tx.next_change();
-    touch_task(tx, task, change).await
+    touch_task(tx, task).await
 }

@@ -290,7 +290,6 @@ pub(super) async fn claim(
     lease_for: Duration,
     per_host: u32,
 ) -> Result<Option<ClaimedDownload>, sqlx::Error> {
-    let change = tx.next_change();
     let row = sqlx::query(
         "UPDATE downloads SET state = 'downloading', lease_token = COALESCE(lease_token, 0) + 1, lease_until = $2,
                               updated_at = $1, change_seq = $4
@@ -313,12 +312,12 @@ pub(super) async fn claim(
     .bind(tx.now)
     .bind(tx.now.saturating_add(millis(lease_for)))
     .bind(per_host)
-    .bind(change)
+    .bind(tx.upcoming_change())
     .fetch_optional(&mut *tx.connection)
     .await?;
     let Some(row) = row else { return Ok(None) };
     let task: i64 = row.try_get(1)?;
-    touch_task(tx, task, change).await?;
+    touch_task(tx, task).await?;
     let owner = sqlx::query("SELECT source, task_id FROM tasks WHERE id = $1")
         .bind(task)
         .fetch_one(&mut *tx.connection)
@@ -378,7 +377,7 @@ pub(super) async fn settle(
     lease: Lease,
     settlement: &Settlement,
 ) -> Result<Settled, sqlx::Error> {
-    let change = tx.next_change();
+    let change = tx.upcoming_change();
     let statement = match settlement {
         Settlement::Stored { name, bytes, sha256, content_type, storage_key } => sqlx::query(
             "UPDATE downloads SET state = 'stored', attempts = attempts + 1, lease_until = NULL, updated_at = $3,
@@ -415,7 +414,7 @@ pub(super) async fn settle(
     };
     // A claim ended: even a final failure may have made room for a download of the same host.
     tx.note_queued();
-    touch_task(tx, row.try_get(0)?, change).await?;
+    touch_task(tx, row.try_get(0)?).await?;
     Ok(Settled::Done)
 }
 
@@ -453,15 +452,14 @@ pub(super) async fn release_all(tx: &mut Tx<'_>) -> Result<(), sqlx::Error> {
     .fetch_all(&mut *tx.connection)
     .await?;
     for row in released {
-        let change = tx.next_change();
-        touch_task(tx, row.try_get(0)?, change).await?;
+        touch_task(tx, row.try_get(0)?).await?;
     }
     tx.note_queued();
     Ok(())
 }
 
 pub(super) async fn retry_task(tx: &mut Tx<'_>, task: i64) -> Result<u64, sqlx::Error> {
-    let change = tx.next_change();
+    let change = tx.upcoming_change();
     let queued = sqlx::query(
         "UPDATE downloads SET state = 'queued', attempts = 0, next_at = $2, error_code = NULL, error_detail = NULL,
             updated_at = $2, change_seq = $3
@@ -475,13 +473,15 @@ pub(super) async fn retry_task(tx: &mut Tx<'_>, task: i64) -> Result<u64, sqlx::
     .rows_affected();
     if queued > 0 {
         tx.note_queued();
-        touch_task(tx, task, change).await?;
+        touch_task(tx, task).await?;
     }
     Ok(queued)
 }
 
 /// Brings a task's `media` summary, time and change number up to date after its downloads changed.
-pub(super) async fn touch_task(tx: &mut Tx<'_>, task: i64, change: i64) -> Result<(), sqlx::Error> {
+/// Their rows are to carry the transaction's [`Tx::upcoming_change`], which this makes real.
+pub(super) async fn touch_task(tx: &mut Tx<'_>, task: i64) -> Result<(), sqlx::Error> {
+    let change = tx.next_change();
     sqlx::query(
         "UPDATE tasks SET updated_at = $2, change_seq = $3, media = (
             SELECT CASE

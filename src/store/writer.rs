@@ -137,6 +137,12 @@ impl Tx<'_> {
         next(self.change_seq)
     }
 
+    /// The number that [`Tx::next_change`] would give: for a statement that may turn out to change nothing, so that
+    /// asking in vain costs no write.
+    pub(super) fn upcoming_change(&self) -> i64 {
+        *self.change_seq + 1
+    }
+
     /// Notes that a download became claimable: the workers are woken after the commit.
     pub(super) fn note_queued(&mut self) {
         self.downloads_queued = true;
