@@ -74,7 +74,9 @@ pub enum OpenError {
         found: String,
     },
     /// Anything else: not a database, no room, no right.
-    #[error("the database {path} cannot be opened")]
+    #[error(
+        "the database {path} cannot be opened; free some space if the disk is full, restore a backup if it is damaged"
+    )]
     Database {
         /// The file.
         path: String,
