@@ -1,0 +1,13 @@
+//! What reelhook promises, shown over HTTP and by running the program.
+
+mod access;
+mod bounds;
+mod callbacks;
+mod cli;
+mod downloads;
+mod egress;
+mod files;
+mod queries;
+mod refusals;
+mod replay;
+mod support;

@@ -1,0 +1,92 @@
+//! The signature covers neither body nor path: one captured header pair must be worth nothing.
+
+use serde_json::{Value, json};
+
+use crate::support::{Cdn, KEY, Setup, TestServer, mp4, success};
+
+const TWO_SOURCES: &str = "[sources.kie]\nhmac_keys = [\"test-webhook-hmac-key\"]\n\
+                           [sources.apikley]\nhmac_keys = [\"test-webhook-hmac-key\"]\n";
+const NOW: i64 = 1_795_284_446;
+
+async fn two_sources() -> TestServer {
+    let clock = reelhook::clock::Clock::manual(NOW * 1000);
+    Setup::new(&format!(
+        "egress.allow_cidrs = [\"127.0.0.0/8\"]\n[api]\n{TWO_SOURCES}"
+    ))
+    .clock(&clock)
+    .start()
+    .await
+}
+
+#[tokio::test]
+async fn whatever_is_put_under_a_captured_signature_downloads_nothing() {
+    let (cdn, server) = (Cdn::start().await, two_sources().await);
+    let genuine = success("t1", &[cdn.file("/genuine.mp4", &mp4(1, 2_000))]);
+    server.callback(&genuine).signed(KEY).send().await.taken();
+    assert_eq!(server.wait_settled("t1").await["media"], "stored");
+
+    let forged = cdn.file("/forged.mp4", &mp4(2, 2_000));
+    let changed = success("t1", std::slice::from_ref(&forged));
+    let four_k = json!({"code": 200, "msg": "4K Video generated successfully.", "data": {
+        "taskId": "t1", "info": {"resultUrls": [forged], "imageUrls": []}}});
+    let abuses: [(&str, &Value); 8] = [
+        ("kie", &changed),
+        ("kie", &four_k),
+        ("kie?kind=4k", &genuine),
+        ("kie?kind=4k", &changed),
+        ("kie?index=1", &genuine),
+        ("kie?index=7", &changed),
+        ("apikley", &genuine),
+        ("apikley?kind=4k&index=3", &changed),
+    ];
+    for (rest, body) in abuses {
+        server.callback_to(rest, body).signed(KEY).send().await.taken();
+    }
+    let conflicts = server.deliveries("conflict").await;
+    let expected = ("t1".to_owned(), "signature_reused".to_owned());
+    assert_eq!(conflicts, vec![expected; abuses.len()]);
+    let task = server.task("t1").await;
+    assert_eq!((&task["conflicts"], &task["deliveries"]), (&json!(8), &json!(9)));
+    assert_eq!(task["files"].as_array().unwrap().len(), 1);
+    assert_eq!(server.number("SELECT count(*) FROM downloads").await, 1);
+    assert_eq!((cdn.hits("/forged.mp4"), cdn.hits("/genuine.mp4")), (0, 1));
+}
+
+#[tokio::test]
+async fn the_same_callback_again_is_a_duplicate() {
+    let (cdn, server) = (Cdn::start().await, two_sources().await);
+    let genuine = success("t1", &[cdn.file("/genuine.mp4", &mp4(1, 2_000))]);
+    for _ in 0..3 {
+        server.callback(&genuine).signed(KEY).send().await.taken();
+    }
+    let task = server.wait_settled("t1").await;
+    assert_eq!((&task["deliveries"], &task["conflicts"]), (&json!(3), &json!(0)));
+    assert_eq!(cdn.all_hits(), 1);
+}
+
+#[tokio::test]
+async fn a_signature_of_its_own_makes_a_4k_body_an_outcome_of_its_own() {
+    let (cdn, server) = (Cdn::start().await, two_sources().await);
+    let video = success("t1", &[cdn.file("/video.mp4", &mp4(1, 2_000))]);
+    server.callback(&video).signed(KEY).send().await.taken();
+    let four_k = json!({"code": 200, "msg": "4K Video generated successfully.", "data": {
+        "taskId": "t1", "info": {"resultUrls": [cdn.file("/4k.mp4", &mp4(2, 3_000))], "imageUrls": []}}});
+    server
+        .callback(&four_k)
+        .signed_at(KEY, NOW + 1)
+        .send()
+        .await
+        .taken();
+    let task = server.wait_settled("t1").await;
+    let names: Vec<&Value> = task["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|file| &file["name"])
+        .collect();
+    assert_eq!(names, ["result-0.mp4", "4k-0-result-0.mp4"]);
+    assert_eq!(
+        (&task["media"], &task["conflicts"]),
+        (&json!("stored"), &json!(0))
+    );
+}

@@ -1,0 +1,74 @@
+//! What the tests are written with: a real server, a fake CDN, the program itself, and one way to wait.
+
+use std::future::Future;
+use std::io::Write as _;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+mod cdn;
+mod program;
+mod raw;
+mod request;
+mod server;
+
+pub(crate) use cdn::{Cdn, Reply, Trap, mp4};
+pub(crate) use program::{Program, Serving};
+pub(crate) use raw::Raw;
+pub(crate) use request::{Answer, Call};
+pub(crate) use server::{Setup, TestServer};
+
+/// The key that signed sources of these tests have.
+pub(crate) const KEY: &str = "test-webhook-hmac-key";
+/// A token as the configuration wants them.
+pub(crate) const TOKEN: &str = "token-of-the-callback-url_0123456789";
+
+/// How long anything may take before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Servers and CDNs run here and not on the runtime of their test: a test that blocks, or is being dropped, does not
+/// stop them.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime starts"));
+
+/// Waits until `probe` finds what it looks for. The only place where a test lets time pass.
+pub(crate) async fn until<T, F>(what: &str, mut probe: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let started = Instant::now();
+    loop {
+        if let Some(found) = probe().await {
+            return found;
+        }
+        assert!(started.elapsed() < PATIENCE, "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Says that a test cannot be run here; in CI that is a failure.
+pub(crate) fn skip(reason: &str) {
+    assert!(variable("REELHOOK_CI").is_none(), "cannot be run: {reason}");
+    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
+}
+
+/// A variable that steers the tests themselves.
+#[expect(clippy::disallowed_methods, reason = "the tests have no configuration")]
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// A Veo success that announces `urls`.
+pub(crate) fn success(task_id: &str, urls: &[String]) -> Value {
+    json!({
+        "code": 200,
+        "msg": "Veo3.1 video generated successfully.",
+        "data": {"taskId": task_id, "info": {"resultUrls": urls, "resolution": "1080p"}, "fallbackFlag": false},
+    })
+}
+
+/// A Veo failure, which announces nothing.
+pub(crate) fn failure(task_id: &str) -> Value {
+    json!({"code": 501, "msg": "Failed - Video generation task failed", "data": {"taskId": task_id}})
+}

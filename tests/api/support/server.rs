@@ -1,0 +1,315 @@
+//! A real server with a data directory of its own. When it is dropped it is stopped, and what must always hold is
+//! asserted.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use reelhook::cli::instance::Instance;
+use reelhook::clock::Clock;
+use reelhook::config::{Config, Secret, Source};
+use reqwest::Method;
+use serde_json::Value;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Row as _, SqliteConnection};
+use tempfile::TempDir;
+
+use super::{Answer, Call, PATIENCE, RUNTIME};
+
+/// A server to be started.
+pub(crate) struct Setup {
+    config: Config,
+    clock: Clock,
+    dir: TempDir,
+}
+
+impl Setup {
+    /// A server with this configuration; without any source, `kie` takes unverified callbacks.
+    pub(crate) fn new(toml: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config: Config = toml::from_str(toml).unwrap();
+        config.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        config.data_dir = dir.path().join("data");
+        if config.sources.is_empty() {
+            config.sources.insert("kie".parse().unwrap(), Source::default());
+        }
+        assert_eq!(config.check(), [], "a configuration that serve would take");
+        Self {
+            config,
+            clock: Clock::system(),
+            dir,
+        }
+    }
+
+    pub(crate) fn clock(self, clock: &Clock) -> Self {
+        Self {
+            clock: clock.clone(),
+            ..self
+        }
+    }
+
+    /// Whether what was halted left nothing half done.
+    pub(crate) fn spool_is_empty(&self) -> bool {
+        files_under(&self.config.data_dir.join("spool")).is_empty()
+    }
+
+    pub(crate) async fn start(self) -> TestServer {
+        let (config, clock) = (self.config.clone(), self.clock.clone());
+        // What it spawns belongs to the runtime that it is started on.
+        let start = move || RUNTIME.block_on(Instance::start(&config, clock));
+        let instance = tokio::task::spawn_blocking(start)
+            .await
+            .unwrap()
+            .unwrap_or_else(|error| panic!("the server does not start: {error:#}"));
+        TestServer {
+            addr: instance.addr,
+            http: client(),
+            instance: Some(instance),
+            setup: Some(self),
+        }
+    }
+}
+
+fn client() -> reqwest::Client {
+    // An error means that another test was first.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    reqwest::Client::builder()
+        .no_proxy()
+        .timeout(PATIENCE)
+        .build()
+        .unwrap()
+}
+
+/// A running server.
+pub(crate) struct TestServer {
+    pub(crate) addr: SocketAddr,
+    http: reqwest::Client,
+    instance: Option<Instance>,
+    setup: Option<Setup>,
+}
+
+impl TestServer {
+    /// A server that takes unverified callbacks and may download from loopback.
+    pub(crate) async fn start() -> Self {
+        Self::with("").await
+    }
+
+    /// The same, with more configuration.
+    pub(crate) async fn with(toml: &str) -> Self {
+        Setup::new(&format!("egress.allow_cidrs = [\"127.0.0.0/8\"]\n{toml}"))
+            .start()
+            .await
+    }
+
+    /// A callback to `kie`.
+    pub(crate) fn callback(&self, body: &Value) -> Call {
+        self.callback_to("kie", body)
+    }
+
+    /// A callback to the end of `/callbacks/`, which may have a query.
+    pub(crate) fn callback_to(&self, rest: &str, body: &Value) -> Call {
+        let task_id = body["data"]["taskId"].as_str().unwrap_or_default();
+        self.callback_of(rest, body.to_string(), task_id)
+    }
+
+    /// A callback of any bytes, signed (if it is) for `task_id`.
+    pub(crate) fn callback_of(&self, rest: &str, body: impl Into<reqwest::Body>, task_id: &str) -> Call {
+        let request = self.bare(Method::POST, &format!("/callbacks/{rest}"));
+        let now = self.setup().clock.now() / 1000;
+        Call::new(request.body(body), task_id, now)
+    }
+
+    /// A request without a token.
+    pub(crate) fn bare(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("http://{}{path}", self.addr))
+    }
+
+    /// A request with a token, if there is one.
+    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.bare(method, path);
+        match self.setup().config.api.tokens.first().map(Secret::expose) {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        Answer::of(self.request(Method::GET, path)).await
+    }
+
+    pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let request = headers
+            .iter()
+            .fold(self.request(Method::GET, path), |request, (name, value)| {
+                request.header(*name, *value)
+            });
+        Answer::of(request).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        Answer::of(self.request(Method::POST, path).json(body)).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        Answer::of(self.request(Method::DELETE, path)).await
+    }
+
+    /// The task as the API shows it.
+    pub(crate) async fn task(&self, id: &str) -> Value {
+        self.get(&format!("/v1/tasks/{id}")).await.fine()
+    }
+
+    /// The task once nothing more is awaited of it.
+    pub(crate) async fn wait_settled(&self, id: &str) -> Value {
+        let task = self.get(&format!("/v1/tasks/{id}?wait=15s")).await.fine();
+        let media = task["media"].as_str().unwrap();
+        assert!(!matches!(media, "queued" | "downloading"), "{task}");
+        task
+    }
+
+    /// Deliveries of a verdict as (task, reason), oldest first.
+    pub(crate) async fn deliveries(&self, verdict: &str) -> Vec<(String, String)> {
+        let page = self
+            .get(&format!("/v1/deliveries?limit=200&verdict={verdict}"))
+            .await
+            .fine();
+        let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+        let mut all: Vec<_> = page["deliveries"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|delivery| (text(&delivery["task_id"]), text(&delivery["reason"])))
+            .collect();
+        all.reverse();
+        all
+    }
+
+    /// A single number from a second connection to the database.
+    pub(crate) async fn number(&self, sql: &'static str) -> i64 {
+        let mut connection = connect(&self.data_dir()).await;
+        let row = sqlx::query(sql).fetch_one(&mut connection).await.unwrap();
+        row.try_get(0).unwrap()
+    }
+
+    /// Changes the database behind the server's back.
+    pub(crate) async fn sabotage(&self, sql: &'static str) {
+        let mut connection = connect(&self.data_dir()).await;
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.setup().config.data_dir.clone()
+    }
+
+    /// Everything in a directory of the data directory, as relative paths.
+    pub(crate) fn files_in(&self, directory: &str) -> Vec<String> {
+        files_under(&self.data_dir().join(directory))
+    }
+
+    /// The ordinary stop, begun; the receiver is told when it is done.
+    pub(crate) fn begin_stop(&mut self) -> tokio::task::JoinHandle<bool> {
+        let instance = self.instance.take().expect("it runs");
+        RUNTIME.spawn(instance.stop())
+    }
+
+    /// The hard stop: nothing is waited for. What is left can be started again.
+    pub(crate) async fn halt(mut self) -> Setup {
+        let instance = self.instance.take().expect("it runs");
+        RUNTIME.spawn(instance.stop_now()).await.unwrap();
+        self.setup.take().expect("it was started")
+    }
+
+    fn setup(&self) -> &Setup {
+        self.setup.as_ref().expect("it was started")
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        let (instance, Some(setup)) = (self.instance.take(), self.setup.take()) else {
+            return;
+        };
+        let data_dir = setup.config.data_dir.clone();
+        // On a thread of its own: this one may be in the middle of another runtime.
+        let stop = move || {
+            RUNTIME.block_on(async {
+                if let Some(instance) = instance {
+                    instance.stop().await;
+                }
+                wrongs(&data_dir).await
+            })
+        };
+        let wrongs = std::thread::spawn(stop).join();
+        if !std::thread::panicking() {
+            let wrongs = wrongs.expect("the server stops");
+            assert!(wrongs.is_empty(), "what must always hold does not: {wrongs:?}");
+        }
+    }
+}
+
+async fn connect(data_dir: &Path) -> SqliteConnection {
+    SqliteConnectOptions::new()
+        .filename(data_dir.join("reelhook.db"))
+        .foreign_keys(true)
+        .connect()
+        .await
+        .unwrap()
+}
+
+/// What must always hold of a server that was stopped, and does not.
+async fn wrongs(data_dir: &Path) -> Vec<String> {
+    let mut connection = connect(data_dir).await;
+    let mut wrongs = Vec::new();
+    for (what, sql) in [
+        (
+            "downloads are left downloading",
+            "SELECT count(*) FROM downloads WHERE state = 'downloading'",
+        ),
+        (
+            "bodies are counted wrongly",
+            "SELECT count(*) FROM bodies b WHERE refs <> (SELECT count(*) FROM deliveries WHERE body = b.id)",
+        ),
+        (
+            "tasks have a media summary that is not that of their files",
+            "SELECT count(*) FROM tasks t WHERE media <> (SELECT CASE
+                WHEN count(*) = 0 THEN 'none' WHEN sum(state IN ('queued', 'held', 'needs_url')) > 0 THEN 'queued'
+                WHEN sum(state = 'stored') = count(*) THEN 'stored' WHEN sum(state = 'failed') = count(*) THEN 'failed'
+                ELSE 'partial' END FROM downloads WHERE task = t.id AND state <> 'deleted')",
+        ),
+    ] {
+        let row = sqlx::query(sql).fetch_one(&mut connection).await.unwrap();
+        match row.try_get::<i64, _>(0).unwrap() {
+            0 => {}
+            count => wrongs.push(format!("{count} {what}")),
+        }
+    }
+    for file in files_under(&data_dir.join("spool")) {
+        wrongs.push(format!("{file} is left in the spool"));
+    }
+    let stored = sqlx::query("SELECT storage_key FROM downloads WHERE state = 'stored' ORDER BY storage_key");
+    let stored = stored.fetch_all(&mut connection).await.unwrap();
+    let stored: Vec<String> = stored.iter().map(|row| row.try_get(0).unwrap()).collect();
+    let there = files_under(&data_dir.join("media"));
+    if there != stored {
+        wrongs.push(format!(
+            "the files on disk are {there:?}, the rows say {stored:?}"
+        ));
+    }
+    wrongs
+}
+
+fn files_under(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else {
+                found.push(path.strip_prefix(root).unwrap().display().to_string());
+            }
+        }
+    }
+    found.sort();
+    found
+}
