@@ -31,7 +31,7 @@ async fn where_tokens_are_set_every_route_wants_one() {
         for (refused, code) in [
             (request(), "missing_token"),
             (request().bearer_auth(&API_TOKEN[1..]), "bad_token"),
-            (request().bearer_auth(""), "bad_token"),
+            (request().bearer_auth(""), "missing_token"),
             (request().basic_auth("user", Some(API_TOKEN)), "missing_token"),
         ] {
             let answer = Answer::of(refused).await;

@@ -28,7 +28,7 @@ async fn whatever_is_put_under_a_captured_signature_downloads_nothing() {
     let forged = cdn.file("/forged.mp4", &mp4(2, 2_000));
     let changed = success("t1", std::slice::from_ref(&forged));
     let four_k = json!({"code": 200, "msg": "4K Video generated successfully.", "data": {
-        "taskId": "t1", "info": {"resultUrls": [forged], "imageUrls": []}}});
+        "taskId": "t1", "info": {"resultUrls": [forged], "imageUrls": [cdn.file("/forged.jpg", &mp4(3, 2_000))]}}});
     let abuses: [(&str, &Value); 8] = [
         ("kie", &changed),
         ("kie", &four_k),
@@ -49,7 +49,7 @@ async fn whatever_is_put_under_a_captured_signature_downloads_nothing() {
     assert_eq!((&task["conflicts"], &task["deliveries"]), (&json!(8), &json!(9)));
     assert_eq!(task["files"].as_array().unwrap().len(), 1);
     assert_eq!(server.number("SELECT count(*) FROM downloads").await, 1);
-    assert_eq!((cdn.hits("/forged.mp4"), cdn.hits("/genuine.mp4")), (0, 1));
+    assert_eq!((cdn.hits("/genuine.mp4"), cdn.all_hits()), (1, 1));
 }
 
 #[tokio::test]
@@ -70,7 +70,8 @@ async fn a_signature_of_its_own_makes_a_4k_body_an_outcome_of_its_own() {
     let video = success("t1", &[cdn.file("/video.mp4", &mp4(1, 2_000))]);
     server.callback(&video).signed(KEY).send().await.taken();
     let four_k = json!({"code": 200, "msg": "4K Video generated successfully.", "data": {
-        "taskId": "t1", "info": {"resultUrls": [cdn.file("/4k.mp4", &mp4(2, 3_000))], "imageUrls": []}}});
+        "taskId": "t1", "info": {"resultUrls": [cdn.file("/4k.mp4", &mp4(2, 3_000))],
+            "imageUrls": [cdn.file("/4k.jpg", b"\xff\xd8\xff\xe0 a still")]}}});
     server
         .callback(&four_k)
         .signed_at(KEY, NOW + 1)
@@ -84,7 +85,7 @@ async fn a_signature_of_its_own_makes_a_4k_body_an_outcome_of_its_own() {
         .iter()
         .map(|file| &file["name"])
         .collect();
-    assert_eq!(names, ["result-0.mp4", "4k-0-result-0.mp4"]);
+    assert_eq!(names, ["result-0.mp4", "4k-0-result-0.mp4", "4k-0-image-0.jpg"]);
     assert_eq!(
         (&task["media"], &task["conflicts"]),
         (&json!("stored"), &json!(0))

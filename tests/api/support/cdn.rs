@@ -26,7 +26,7 @@ pub(crate) enum Reply {
     Cut(Vec<u8>),
     /// Half of the file, and then nothing more.
     Stalled(Vec<u8>),
-    /// A byte at a time, for ever.
+    /// A few bytes at a time, for ever.
     Drip,
     /// A status with headers and a short text.
     Status(u16, Vec<(&'static str, String)>),
@@ -184,7 +184,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         Reply::Html => stream::iter([Ok(Bytes::from("<!doctype html><title>Log in</title>"))]).boxed(),
         Reply::Drip => stream::unfold((), |()| async {
             tokio::time::sleep(Duration::from_millis(20)).await;
-            Some((Ok(Bytes::from_static(b"\0")), ()))
+            Some((Ok(Bytes::from_static(&[0; 64])), ()))
         })
         .boxed(),
         Reply::Whole(file) => {
@@ -200,8 +200,12 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
                 response.header("content-length", file.len()),
                 file[..file.len() / 2].to_vec(),
             );
-            let broken = std::io::Error::other("cut");
-            let chunks = stream::iter([Ok(Bytes::from(half)), Err(broken)]);
+            // After a pause: what hyper has not flushed when the stream breaks is never sent.
+            let broken = async {
+                tokio::task::yield_now().await;
+                Err(std::io::Error::other("cut"))
+            };
+            let chunks = stream::iter([Ok(Bytes::from(half))]).chain(stream::once(broken));
             return response.body(Body::from_stream(chunks)).unwrap();
         }
         Reply::Stalled(file) => {

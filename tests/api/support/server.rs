@@ -19,7 +19,7 @@ use super::{Answer, Call, PATIENCE, RUNTIME};
 pub(crate) struct Setup {
     config: Config,
     clock: Clock,
-    dir: TempDir,
+    _dir: TempDir,
 }
 
 impl Setup {
@@ -36,7 +36,7 @@ impl Setup {
         Self {
             config,
             clock: Clock::system(),
-            dir,
+            _dir: dir,
         }
     }
 
