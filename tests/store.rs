@@ -139,6 +139,20 @@ async fn two_hundred_identical_callbacks_give_one_task_and_two_hundred_counts() 
 }
 
 #[tokio::test]
+async fn a_caller_that_goes_away_does_not_cancel_the_commit() {
+    let bench = Bench::new().await;
+    let body = failure("t");
+    {
+        let recording = std::pin::pin!(bench.store.record_delivery(bench.delivery(&body)));
+        // As far as it gets at once: into the writer's queue.
+        assert!(futures_util::poll!(recording).is_pending());
+    }
+    // The queue is served in order: once this is answered, what was before it is decided.
+    bench.receive(&failure("next")).await;
+    assert_eq!(bench.task("t").await.unwrap().deliveries, 1);
+}
+
+#[tokio::test]
 async fn one_poisoned_delivery_in_a_batch_harms_no_other() {
     let bench = Bench::new().await;
     bench

@@ -48,15 +48,20 @@ impl Program {
 
     /// Runs a command to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
-        let output = self.command(arguments).stdin(Stdio::null()).output().unwrap();
-        Ended {
-            code: output.status.code(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
+        ended(self.command(arguments))
     }
 
-    /// Runs `serve` on a free port, which must refuse to start; gives what it says on standard error.
+    /// Runs a shell script that finds the program in `$0`.
+    pub(crate) fn run_in_shell(&self, script: &str) -> Ended {
+        let mut command = Command::new("sh");
+        command
+            .current_dir(self.dir.path())
+            .env_clear()
+            .args(["-c", script, env!("CARGO_BIN_EXE_reelhook")]);
+        ended(command)
+    }
+
+    /// Runs `serve`, which must refuse to start; gives what it says on standard error.
     #[track_caller]
     pub(crate) fn refused(&self, arguments: &[&str]) -> String {
         let mut serving = self.spawn(arguments);
@@ -103,6 +108,15 @@ impl Program {
             .env("NO_COLOR", "1")
             .args(arguments);
         command
+    }
+}
+
+fn ended(mut command: Command) -> Ended {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    Ended {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
     }
 }
 
@@ -196,11 +210,10 @@ impl Lines {
                 return found;
             }
             let left = PATIENCE.saturating_sub(started.elapsed());
-            assert!(
-                !left.is_zero() && !written.ended,
-                "waited in vain for {what:?}: {}",
-                written.lines.join("\n")
-            );
+            if left.is_zero() || written.ended {
+                drop(written);
+                panic!("waited in vain for {what:?}: {}", self.text());
+            }
             written = self.0.1.wait_timeout(written, left).unwrap().0;
         }
     }
