@@ -18,7 +18,7 @@ async fn a_callback_ends_as_a_stored_file_with_its_checksum() {
     let content = mp4(1, 300_000);
     let url = cdn.file("/v/a.mp4", &content);
     server
-        .callback(&success("t1", &[url.clone()]))
+        .callback(&success("t1", std::slice::from_ref(&url)))
         .send()
         .await
         .taken();
@@ -32,8 +32,8 @@ async fn a_callback_ends_as_a_stored_file_with_its_checksum() {
     assert_eq!(file["sha256"], hex::encode(Sha256::digest(&content)));
     assert_eq!(file["provider_url"], url);
     assert_eq!((&file["bytes"], &file["attempts"]), (&json!(300_000), &json!(1)));
-    let served = server.get(file["url"].as_str().unwrap()).await;
-    assert!(served.body == content, "the bytes that are served are the CDN's");
+    let answer = server.get(file["url"].as_str().unwrap()).await;
+    assert!(answer.body == content, "the bytes that are served are the CDN's");
 }
 
 #[tokio::test]

@@ -206,7 +206,7 @@ async fn what_a_killed_process_left_behind_is_tidied_up() {
     let halted = server.halt().await;
     std::fs::write(data_dir.join("spool/1-7.part"), b"half").unwrap();
     let server = halted.start().await;
-    assert_eq!(server.files_in("spool"), [""; 0]);
+    assert!(!server.files_in("spool").contains(&"1-7.part".to_owned()));
     let task = server.wait_settled("t1").await;
     assert_eq!(
         (&task["media"], &task["files"][0]["attempts"]),

@@ -30,10 +30,10 @@ async fn tasks_are_listed_by_state_media_source_id_and_time() {
         .await
         .taken();
     server.wait_settled("a-stored").await;
-    clock.advance(Duration::from_secs(60));
+    clock.advance(Duration::from_mins(1));
     let expected = json!({"task_id": "a-awaited", "source": "kie"});
     assert_eq!(server.post("/v1/tasks", &expected).await.status, 201);
-    clock.advance(Duration::from_secs(60));
+    clock.advance(Duration::from_mins(1));
     let failed = failure("b-failed");
     server.callback_to("apikley", &failed).send().await.taken();
 
@@ -358,7 +358,7 @@ async fn deliveries_of_a_task_are_listed_newest_first_and_shown_whole() {
     let deliveries = page["deliveries"].as_array().unwrap();
     let verdicts: Vec<_> = deliveries.iter().map(|delivery| &delivery["verdict"]).collect();
     assert_eq!(verdicts, ["duplicate", "accepted"]);
-    let id = &deliveries[1]["id"];
+    let id = deliveries[1]["id"].as_str().unwrap();
     let one = server.get(&format!("/v1/deliveries/{id}")).await.fine();
     assert_eq!(
         (&one["body"], &one["via"], &one["kind"], &one["index"]),
@@ -396,7 +396,7 @@ async fn a_person_settles_a_conflict() {
     assert_eq!(cdn.hits("/b.mp4"), 0, "a conflict fetches nothing");
 
     let page = server.get("/v1/deliveries?verdict=conflict").await.fine();
-    let id = &page["deliveries"][1]["id"];
+    let id = page["deliveries"][1]["id"].as_str().unwrap();
     let accept = format!("/v1/deliveries/{id}/accept");
     let answer = server.post(&accept, &Value::Null).await.fine();
     assert_eq!(

@@ -1,21 +1,25 @@
 //! The signature covers neither body nor path: one captured header pair must be worth nothing.
 
+use std::time::Duration;
+
+use reelhook::clock::Clock;
 use serde_json::{Value, json};
 
-use crate::support::{Cdn, KEY, Setup, TestServer, mp4, success};
+use crate::support::{Cdn, KEY, Setup, TestServer, failure, mp4, success};
 
 const TWO_SOURCES: &str = "[sources.kie]\nhmac_keys = [\"test-webhook-hmac-key\"]\n\
                            [sources.apikley]\nhmac_keys = [\"test-webhook-hmac-key\"]\n";
 const NOW: i64 = 1_795_284_446;
 
 async fn two_sources() -> TestServer {
-    let clock = reelhook::clock::Clock::manual(NOW * 1000);
-    Setup::new(&format!(
-        "egress.allow_cidrs = [\"127.0.0.0/8\"]\n[api]\n{TWO_SOURCES}"
-    ))
-    .clock(&clock)
-    .start()
-    .await
+    two_sources_at(&Clock::manual(NOW * 1000)).await
+}
+
+async fn two_sources_at(clock: &Clock) -> TestServer {
+    Setup::new(&format!("egress.allow_cidrs = [\"127.0.0.0/8\"]\n{TWO_SOURCES}"))
+        .clock(clock)
+        .start()
+        .await
 }
 
 #[tokio::test]
@@ -90,4 +94,30 @@ async fn a_signature_of_its_own_makes_a_4k_body_an_outcome_of_its_own() {
         (&task["media"], &task["conflicts"]),
         (&json!("stored"), &json!(0))
     );
+}
+
+#[tokio::test]
+async fn a_signature_is_bound_to_its_first_use_for_as_long_as_it_would_be_accepted() {
+    let (cdn, clock) = (Cdn::start().await, Clock::manual(NOW * 1000));
+    let server = two_sources_at(&clock).await;
+    let genuine = success("t1", &[cdn.file("/genuine.mp4", &mp4(1, 2_000))]);
+    let changed = success("t1", &[cdn.file("/forged.mp4", &mp4(2, 2_000))]);
+    server.callback(&genuine).signed_at(KEY, NOW).send().await.taken();
+    let halted = server.halt().await;
+    clock.advance(Duration::from_mins(5));
+    // The last moment, and after a restart.
+    let server = halted.start().await;
+    server.callback(&changed).signed_at(KEY, NOW).send().await.taken();
+    assert_eq!(server.deliveries("conflict").await[0].1, "signature_reused");
+    clock.advance(Duration::from_millis(1));
+    let late = server.callback(&changed).signed_at(KEY, NOW).send().await;
+    assert_eq!(late.problem().1, "stale");
+    server.callback(&failure("t2")).signed(KEY).send().await.taken();
+    assert_eq!(
+        server.number("SELECT count(*) FROM bindings").await,
+        1,
+        "what is void is forgotten"
+    );
+    server.wait_settled("t1").await;
+    assert_eq!(cdn.hits("/forged.mp4"), 0);
 }
