@@ -16,7 +16,7 @@ const SHORTEST: usize = 6;
 /// Replaces every occurrence of any secret.
 #[derive(Debug)]
 pub(super) struct Redactor {
-    /// Each secret as it is and, where that differs, as it stands inside a JSON string.
+    /// Each secret as it is and, where that differs, as it stands inside a JSON string and in a URL.
     needles: Vec<Secret>,
 }
 
@@ -25,10 +25,16 @@ impl Redactor {
         let mut needles = Vec::new();
         for secret in secrets.iter().filter(|secret| secret.expose().len() >= SHORTEST) {
             needles.push(secret.clone());
-            let escaped = serde_json::to_string(secret.expose()).expect("a text is JSON");
-            let escaped = escaped.trim_matches('"');
-            if escaped != secret.expose() {
-                needles.push(Secret::new(escaped));
+            let plain = secret.expose();
+            let quoted = serde_json::to_string(plain).expect("a text is JSON");
+            let in_json = quoted.trim_matches('"');
+            // PHP and its kin escape slashes, too.
+            let in_php = in_json.replace('/', "\\/");
+            let in_url: String = url::form_urlencoded::byte_serialize(plain.as_bytes()).collect();
+            for spelling in [in_json, &in_php, &in_url] {
+                if !needles.iter().any(|needle| needle.expose() == spelling) {
+                    needles.push(Secret::new(spelling));
+                }
             }
         }
         Self { needles }

@@ -162,6 +162,27 @@ async fn no_answer_holds_a_secret() {
 }
 
 #[tokio::test]
+async fn a_secret_is_hidden_in_the_spellings_that_providers_use() {
+    let key = "hmac/key+with=signs";
+    let server = TestServer::with(&format!("sources.kie.hmac_keys = [\"{key}\"]")).await;
+    // PHP escapes slashes in JSON; URLs escape nearly everything.
+    let spellings = ["hmac\\/key+with=signs", "hmac%2Fkey%2Bwith%3Dsigns"];
+    let body = format!(
+        "{{\"data\":{{\"taskId\":\"t1\"}},\"msg\":\"{}\"}}",
+        spellings.join(" ")
+    );
+    let call = server.callback_of("kie", body, "t1").signed(key);
+    call.send().await.taken();
+    let page = server.get("/v1/deliveries").await.fine();
+    let shown = page["deliveries"][0]["body"].as_str().unwrap();
+    for spelling in spellings {
+        assert!(!shown.contains(spelling), "{shown}");
+    }
+    let task = server.task("t1").await.to_string();
+    assert!(!task.contains("signs"), "{task}");
+}
+
+#[tokio::test]
 async fn a_task_is_not_shown_to_another_site_by_way_of_its_files() {
     let (cdn, server) = (Cdn::start().await, TestServer::start().await);
     let url = cdn.file("/a.mp4", &mp4(1, 1_000));
