@@ -5,7 +5,7 @@ use serde_json::json;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Row as _};
 
-use crate::support::{Cdn, KEY, Program, TestServer, failure, mp4, skip, success, variable};
+use crate::support::{Cdn, KEY, Program, TestServer, client, failure, mp4, skip, success, variable};
 
 /// Rejected deliveries that one network may have in the ring: a quarter of it.
 const QUARTER: i64 = 2_500;
@@ -17,11 +17,7 @@ async fn a_flood_under_one_signature_leaves_disk_and_memory_bounded() {
     let mut serving = program.serve(&["--log-level", "warn,reelhook::cli=info"]);
     let timestamp = (reelhook::clock::Clock::system().now() / 1000).to_string();
     let signature = reelhook::provider::signature::sign(KEY, "t1", &timestamp);
-    let (url, client) = (
-        format!("{}/callbacks/kie", serving.url()),
-        reqwest::Client::builder().no_proxy(),
-    );
-    let client = client.build().unwrap();
+    let (url, client) = (format!("{}/callbacks/kie", serving.url()), client());
     let send = |n: usize| {
         let padding = "x".repeat(1 << 20);
         let body = json!({"code": 501, "msg": format!("{n}{padding}"), "data": {"taskId": "t1"}});
@@ -45,8 +41,9 @@ async fn a_flood_under_one_signature_leaves_disk_and_memory_bounded() {
         }
     }
     let late = on_disk();
+    // Counters go through the write-ahead log, which is folded back every 4 MiB.
     assert!(
-        late <= early + (1 << 20),
+        late <= early + (8 << 20),
         "{early} bytes after 51 bodies, {late} after {flood}"
     );
 

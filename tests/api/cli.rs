@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::SqliteConnectOptions;
 
-use crate::support::{KEY, Program, Serving, TOKEN, failure};
+use crate::support::{KEY, Program, Serving, TOKEN, client, failure};
 
 const API_TOKEN: &str = "token-of-the-api-0123456789-abcdef";
 
@@ -15,9 +15,8 @@ const API_TOKEN: &str = "token-of-the-api-0123456789-abcdef";
 fn send(serving: &Serving, path: &str, body: &Value, headers: &[(&str, &str)]) -> (u16, String) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let request = headers.iter().fold(
-            client
+            client()
                 .post(format!("{}{path}", serving.url()))
                 .body(body.to_string()),
             |request, (name, value)| request.header(*name, *value),

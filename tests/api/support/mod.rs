@@ -18,7 +18,7 @@ pub(crate) use cdn::{Cdn, Reply, Trap, mp4};
 pub(crate) use program::{Program, Serving};
 pub(crate) use raw::Raw;
 pub(crate) use request::{Answer, Call};
-pub(crate) use server::{Setup, TestServer};
+pub(crate) use server::{Setup, TestServer, client};
 
 /// The key that signed sources of these tests have.
 pub(crate) const KEY: &str = "test-webhook-hmac-key";

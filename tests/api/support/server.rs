@@ -69,7 +69,8 @@ impl Setup {
     }
 }
 
-fn client() -> reqwest::Client {
+/// A client of any server here.
+pub(crate) fn client() -> reqwest::Client {
     // An error means that another test was first.
     rustls::crypto::ring::default_provider().install_default().ok();
     reqwest::Client::builder()
