@@ -1,0 +1,97 @@
+//! Where the announced files lie: a server in the test process whose content follows from the path alone.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::Path;
+use axum::http::{HeaderValue, Response, header};
+use axum::routing::get;
+use futures_util::stream;
+use sha2::{Digest as _, Sha256};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::random::Random;
+
+/// A running server; dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Cdn {
+    addr: SocketAddr,
+    _serving: JoinSet<()>,
+}
+
+impl Cdn {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let router = Router::new().route("/{task_id}/{name}", get(serve));
+        let mut serving = JoinSet::new();
+        serving.spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self {
+            addr,
+            _serving: serving,
+        }
+    }
+
+    /// Where a file of a task lies. Its last part is the name that the server under test gives it, too.
+    pub(crate) fn url_of(&self, task_id: &str, name: &str) -> String {
+        format!("http://{}/{task_id}/{name}", self.addr)
+    }
+}
+
+/// The digest of a file, in hex.
+pub(crate) fn sha256_of(task_id: &str, name: &str) -> String {
+    hex::encode(Sha256::digest(content_of(task_id, name)))
+}
+
+/// The bytes of a file: most of them small, some of a mebibyte and more.
+pub(crate) fn content_of(task_id: &str, name: &str) -> Vec<u8> {
+    let mut random = random_of(task_id, name);
+    let length = match random.below(16) {
+        0 => 1_000_000 + random.below(500_000),
+        1..4 => 100_000 + random.below(200_000),
+        _ => 100 + random.below(30_000),
+    };
+    let mut content = b"\0\0\0\x18ftypisom\0\0\x02\0isomiso2".to_vec();
+    while content.len() < usize::try_from(length).unwrap() {
+        content.extend(random.next().to_le_bytes());
+    }
+    content
+}
+
+fn random_of(task_id: &str, name: &str) -> Random {
+    let digest = Sha256::digest(format!("{task_id}/{name}"));
+    Random::new(u64::from_le_bytes(*digest.first_chunk().unwrap()))
+}
+
+/// Sends a file; every fourth one in pieces with pauses, as a slow server would.
+async fn serve(Path((task_id, name)): Path<(String, String)>) -> Response<Body> {
+    let content = Bytes::from(content_of(&task_id, &name));
+    let length = content.len();
+    let is_slow = random_of(&task_id, &name).next() >> 62 == 0;
+    let body = if is_slow {
+        trickle(content)
+    } else {
+        Body::from(content)
+    };
+    let mut response = Response::new(body);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    response
+}
+
+fn trickle(content: Bytes) -> Body {
+    let piece = content.len() / 8 + 1;
+    Body::from_stream(stream::unfold(content, move |mut rest| async move {
+        if rest.is_empty() {
+            return None;
+        }
+        tokio::time::sleep(Duration::from_millis(15)).await;
+        let next = rest.split_to(piece.min(rest.len()));
+        Some((Ok::<_, Infallible>(next), rest))
+    }))
+}

@@ -1,0 +1,170 @@
+//! What lies on disk after a kill, examined while no server runs.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+
+use crate::cdn::sha256_of;
+use crate::ledger::Acknowledged;
+
+/// A data directory and what was already found out about the files it should hold.
+#[derive(Debug)]
+pub(crate) struct Remains {
+    data: PathBuf,
+    /// The digest of each file seen so far, by its path under `media`: making the content again is slow.
+    digests: HashMap<PathBuf, String>,
+    /// How many times a visible file was read and compared.
+    pub(crate) files_checked: usize,
+}
+
+impl Remains {
+    pub(crate) fn of(data: PathBuf) -> Self {
+        Self {
+            data,
+            digests: HashMap::new(),
+            files_checked: 0,
+        }
+    }
+
+    /// The unfinished files.
+    pub(crate) fn spool(&self) -> HashSet<PathBuf> {
+        let spool = fs::read_dir(self.data.join("spool")).expect("the spool is there");
+        spool.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// Every acknowledged callback is in the database, every visible file is whole, and every file that the
+    /// database calls stored is visible.
+    pub(crate) async fn check(&mut self, acknowledged: &HashMap<String, Acknowledged>) {
+        let visible = self.check_media();
+        // A copy is examined: recovering the original is the business of the server that starts next.
+        let copy = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        for name in ["reelhook.db", "reelhook.db-wal"] {
+            let from = self.data.join(name);
+            if from.exists() {
+                fs::copy(from, copy.path().join(name)).unwrap();
+            }
+        }
+        let options = SqliteConnectOptions::new().filename(copy.path().join("reelhook.db"));
+        let mut database = options.connect().await.expect("the database opens");
+        check_integrity(&mut database).await;
+        check_deliveries(&mut database, acknowledged).await;
+        check_stored(&mut database, &visible).await;
+        database.close().await.unwrap();
+    }
+
+    /// Reads every visible file; what is there must be what the provider has, to the last byte. Returns their digests
+    /// by storage key.
+    fn check_media(&mut self) -> HashMap<String, String> {
+        let media = self.data.join("media");
+        let mut visible = HashMap::new();
+        for path in files_under(&media) {
+            let key = path.strip_prefix(&media).unwrap();
+            let parts: Vec<&str> = key.iter().map(|part| part.to_str().unwrap()).collect();
+            let [_, task_id, name] = parts[..] else {
+                panic!("a file lies where none belongs: {}", key.display());
+            };
+            let expected = self
+                .digests
+                .entry(key.to_owned())
+                .or_insert_with(|| sha256_of(task_id, name));
+            let found = hex::encode(Sha256::digest(fs::read(&path).unwrap()));
+            assert_eq!(
+                *expected,
+                found,
+                "{} is visible and not the file that was announced",
+                key.display()
+            );
+            self.files_checked += 1;
+            visible.insert(parts.join("/"), found);
+        }
+        visible
+    }
+}
+
+/// Everything below, but for hidden directories: no key begins with a dot.
+fn files_under(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let Ok(entries) = fs::read_dir(directory) else {
+        return files;
+    };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        let is_hidden = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if path.is_file() {
+            files.push(path);
+        } else if !is_hidden {
+            files.extend(files_under(&path));
+        }
+    }
+    files
+}
+
+async fn check_integrity(database: &mut SqliteConnection) {
+    let verdict: String = sqlx::query("PRAGMA integrity_check")
+        .fetch_one(&mut *database)
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(verdict, "ok", "the database is damaged");
+    let orphans = sqlx::query("PRAGMA foreign_key_check")
+        .fetch_all(database)
+        .await
+        .unwrap();
+    assert_eq!(orphans.len(), 0, "rows refer to rows that do not exist");
+}
+
+/// All four records of an acknowledged callback are there: delivery, body, task, downloads.
+async fn check_deliveries(database: &mut SqliteConnection, acknowledged: &HashMap<String, Acknowledged>) {
+    let rows = sqlx::query(
+        "SELECT task_id, deliveries,
+                (SELECT count(*) FROM deliveries d JOIN bodies b ON b.id = d.body WHERE d.task = t.id),
+                (SELECT count(*) FROM downloads f WHERE f.task = t.id)
+         FROM tasks t",
+    )
+    .fetch_all(database)
+    .await
+    .unwrap();
+    let found: HashMap<String, (i64, i64, i64)> = rows
+        .iter()
+        .map(|row| (row.get(0), (row.get(1), row.get(2), row.get(3))))
+        .collect();
+    let mut lost = Vec::new();
+    for (task_id, task) in acknowledged {
+        let (counted, kept, downloads) = found.get(task_id).copied().unwrap_or_default();
+        let files = i64::try_from(task.files.len()).unwrap();
+        // Rows are kept up to a bound and counted beyond it; one callback is never sent that often here.
+        if counted < task.times || kept < task.times || downloads != files {
+            lost.push(format!(
+                "{task_id}: {counted} counted and {kept} kept of {}, {downloads} downloads of {files}",
+                task.times
+            ));
+        }
+    }
+    assert!(
+        lost.is_empty(),
+        "{} tasks lost acknowledged callbacks:\n{}",
+        lost.len(),
+        lost.join("\n")
+    );
+}
+
+async fn check_stored(database: &mut SqliteConnection, visible: &HashMap<String, String>) {
+    let rows = sqlx::query("SELECT storage_key, lower(hex(sha256)) FROM downloads WHERE state = 'stored'")
+        .fetch_all(database)
+        .await
+        .unwrap();
+    for row in rows {
+        let (key, sha256): (String, String) = (row.get(0), row.get(1));
+        assert_eq!(
+            visible.get(&key),
+            Some(&sha256),
+            "{key} is called stored and is not there"
+        );
+    }
+}
