@@ -1,10 +1,10 @@
 //! A server under test: a child process, so that it shares nothing with the load but the machine.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -19,6 +19,8 @@ const TICK: Duration = Duration::from_millis(10);
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     child: Child,
+    /// Kept, for a server that has more to say than its address.
+    stdout: BufReader<ChildStdout>,
 }
 
 impl Server {
@@ -59,10 +61,13 @@ impl Server {
         let stdout = child.stdout.take().expect("it is piped");
         let unbound = ([0, 0, 0, 0], 0).into();
         // From here on a failure kills the child.
-        let mut server = Self { addr: unbound, child };
-        server.addr = BufReader::new(stdout)
-            .lines()
-            .map_while(Result::ok)
+        let mut server = Self {
+            addr: unbound,
+            child,
+            stdout: BufReader::new(stdout),
+        };
+        let mut lines = server.stdout.by_ref().lines().map_while(Result::ok);
+        server.addr = lines
             .find_map(|line| callback_addr(&line))
             .context("the server ended before it listened")?;
         Ok(server)
