@@ -227,6 +227,8 @@ fn base_options(path: &Path) -> SqliteConnectOptions {
         .busy_timeout(Duration::from_secs(5))
         .foreign_keys(true)
         .pragma("cache_size", "-16000")
+        // Statements that may fail half way keep a journal of their own: in memory, not in a file that is made anew each time.
+        .pragma("temp_store", "MEMORY")
         .disable_statement_logging()
 }
 
