@@ -208,7 +208,7 @@ async fn overrule_files(tx: &mut Tx<'_>, task: i64, winner: &Winner) -> Result<(
         "UPDATE downloads SET state = 'failed', error_code = 'superseded', lease_until = NULL,
             error_detail = 'a person accepted another delivery, which does not name this file', updated_at = $2,
             change_seq = $3
-         WHERE id IN (SELECT value FROM json_each($1))",
+         WHERE id IN (SELECT value FROM jsonb_each($1))",
     )
     .bind(to_json(&superseded))
     .bind(tx.now)

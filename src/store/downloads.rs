@@ -264,7 +264,7 @@ pub(super) async fn insert(tx: &mut Tx<'_>, files: &[NewDownload]) -> Result<(),
          SELECT value->>'id', value->>'task', value->>'kind', value->>'idx', value->>'role', value->>'n',
                 value->>'name', value->>'url', value->>'host', value->>'state', value->>'deadline',
                 value->>'next_at', 0, value->>'error_code', value->>'error_detail', $2, $2, $3
-         FROM json_each($1) WHERE true
+         FROM jsonb_each($1) WHERE true
          ON CONFLICT (task, kind, idx, role, n) DO UPDATE SET
             name = excluded.name, url = excluded.url, host = excluded.host, state = excluded.state,
             deadline = excluded.deadline, next_at = excluded.next_at, attempts = 0, lease_until = NULL,

@@ -322,7 +322,7 @@ impl Store {
         let at: BTreeMap<i64, usize> = ids.iter().enumerate().map(|(at, id)| (*id, at)).collect();
         let ids = to_json(&ids);
         let outcomes = sqlx::query(
-            "SELECT * FROM outcomes WHERE task IN (SELECT value FROM json_each($1)) ORDER BY task, id",
+            "SELECT * FROM outcomes WHERE task IN (SELECT value FROM jsonb_each($1)) ORDER BY task, id",
         )
         .bind(&ids)
         .fetch_all(&self.readers)
@@ -334,7 +334,7 @@ impl Store {
             }
         }
         let files = sqlx::query(
-            "SELECT * FROM downloads WHERE task IN (SELECT value FROM json_each($1)) ORDER BY task, id",
+            "SELECT * FROM downloads WHERE task IN (SELECT value FROM jsonb_each($1)) ORDER BY task, id",
         )
         .bind(&ids)
         .fetch_all(&self.readers)
@@ -438,7 +438,7 @@ pub(super) async fn expect(tx: &mut Tx<'_>, expected: &[Expectation]) -> Result<
     let rows = to_json(&rows);
     sqlx::query(
         "DELETE FROM tombstones WHERE (task_id, source) IN
-            (SELECT value->>'task_id', value->>'source' FROM json_each($1))",
+            (SELECT value->>'task_id', value->>'source' FROM jsonb_each($1))",
     )
     .bind(&rows)
     .execute(&mut *tx.connection)
@@ -448,7 +448,7 @@ pub(super) async fn expect(tx: &mut Tx<'_>, expected: &[Expectation]) -> Result<
                             deliveries, conflicts, change_seq)
          SELECT value->>'task', value->>'source', value->>'task_id', 'pending', 'none', value->>'family',
                 value->>'params', value->>'prompt', $2, $2, 0, 0, value->>'change_seq'
-         FROM json_each($1) WHERE true ON CONFLICT DO NOTHING",
+         FROM jsonb_each($1) WHERE true ON CONFLICT DO NOTHING",
     )
     .bind(&rows)
     .bind(tx.now)
@@ -459,7 +459,7 @@ pub(super) async fn expect(tx: &mut Tx<'_>, expected: &[Expectation]) -> Result<
     sqlx::query(
         "UPDATE tasks SET family = COALESCE(family, e.value->>'family'), params = COALESCE(params, e.value->>'params'),
                           prompt = COALESCE(prompt, e.value->>'prompt')
-         FROM json_each($1) e WHERE tasks.task_id = e.value->>'task_id' AND tasks.source = e.value->>'source'",
+         FROM jsonb_each($1) e WHERE tasks.task_id = e.value->>'task_id' AND tasks.source = e.value->>'source'",
     )
     .bind(&rows)
     .execute(&mut *tx.connection)
@@ -467,7 +467,7 @@ pub(super) async fn expect(tx: &mut Tx<'_>, expected: &[Expectation]) -> Result<
     sqlx::query(
         "INSERT INTO outcomes (id, task, kind, idx, state, has_media, accepted_rows, duplicate_rows, conflict_rows)
          SELECT e.value->>'outcome', t.id, e.value->>'kind', e.value->>'idx', 'pending', 0, 0, 0, 0
-         FROM json_each($1) e
+         FROM jsonb_each($1) e
          JOIN tasks t ON t.task_id = e.value->>'task_id' AND t.source = e.value->>'source'
          WHERE true ON CONFLICT DO NOTHING",
     )
@@ -518,7 +518,7 @@ pub(super) async fn delete(tx: &mut Tx<'_>, task: i64) -> Result<Deletion, sqlx:
 }
 
 pub(super) async fn forget_doomed(tx: &mut Tx<'_>, keys: &[String]) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM doomed_files WHERE storage_key IN (SELECT value FROM json_each($1))")
+    sqlx::query("DELETE FROM doomed_files WHERE storage_key IN (SELECT value FROM jsonb_each($1))")
         .bind(to_json(keys))
         .execute(&mut *tx.connection)
         .await?;

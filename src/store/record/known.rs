@@ -158,7 +158,7 @@ impl Known {
                     o.conflicts, EXISTS (SELECT 1 FROM downloads f WHERE f.task = o.task AND f.kind = o.kind AND f.idx = o.idx
                             AND f.state = 'stored'),
                     x.late, b.source, b.kind, b.idx, b.body, b.key, d.id, d.digest
-             FROM json_each($1) s
+             FROM jsonb_each($1) s
              LEFT JOIN tasks t ON t.task_id = s.value->>'task_id' AND t.source = s.value->>'source'
              LEFT JOIN outcomes o ON o.task = t.id AND o.kind = s.value->>'kind' AND o.idx = s.value->>'idx'
              LEFT JOIN tombstones x ON x.task_id = s.value->>'task_id' AND x.source = s.value->>'source'

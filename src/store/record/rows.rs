@@ -159,7 +159,7 @@ impl Known {
             return Ok(());
         }
         sqlx::query(
-            "UPDATE bodies SET refs = refs + (r.value->>1) FROM json_each($1) r WHERE bodies.id = r.value->>0",
+            "UPDATE bodies SET refs = refs + (r.value->>1) FROM jsonb_each($1) r WHERE bodies.id = r.value->>0",
         )
         .bind(to_json(&referenced))
         .execute(&mut *tx.connection)
@@ -197,7 +197,7 @@ impl Known {
              SELECT value->>'id', value->>'source', value->>'task_id', value->>'state', value->>'media',
                     value->>'prompt', value->>'created_at', value->>'received_at', value->>'updated_at',
                     value->>'deliveries', value->>'conflicts', value->>'change_seq'
-             FROM json_each($1) WHERE true
+             FROM jsonb_each($1) WHERE true
              ON CONFLICT DO UPDATE SET
                 state = excluded.state, media = excluded.media, prompt = COALESCE(tasks.prompt, excluded.prompt),
                 received_at = excluded.received_at, updated_at = excluded.updated_at,
@@ -251,7 +251,7 @@ impl Known {
                     value->>'msg', value->>'failure', value->>'resolution', value->>'fallback', value->>'credits',
                     value->>'via', value->>'received_at', unhex(value->>'digest'), value->>'has_media',
                     value->>'accepted_rows', value->>'duplicate_rows', value->>'conflict_rows', value->>'conflicts'
-             FROM json_each($1) WHERE true
+             FROM jsonb_each($1) WHERE true
              ON CONFLICT DO UPDATE SET
                 state = excluded.state, code = excluded.code, msg = excluded.msg, failure = excluded.failure,
                 resolution = COALESCE(excluded.resolution, resolution),
@@ -287,7 +287,7 @@ impl Known {
             "UPDATE outcomes SET accepted_rows = r.value->>'accepted_rows',
                                  duplicate_rows = r.value->>'duplicate_rows', conflict_rows = r.value->>'conflict_rows',
                                  conflicts = r.value->>'conflicts'
-             FROM json_each($1) r WHERE outcomes.id = r.value->>'id'",
+             FROM jsonb_each($1) r WHERE outcomes.id = r.value->>'id'",
         )
         .bind(to_json(&rows))
         .execute(&mut *tx.connection)
@@ -306,7 +306,7 @@ impl Known {
                     value->>'received_at', value->>'via', value->>'verdict', value->>'reason', value->>'remote_addr',
                     value->>'headers', value->>'body', unhex(value->>'body_sha256'), value->>'net', value->>'known',
                     value->>'size'
-             FROM json_each($1)",
+             FROM jsonb_each($1)",
         )
         .bind(to_json(&self.rows))
         .execute(&mut *tx.connection)
@@ -337,7 +337,7 @@ impl Known {
             "INSERT INTO bindings (key, source, kind, idx, body, expires_at)
              SELECT unhex(value->>'key'), value->>'source', value->>'kind', value->>'idx', unhex(value->>'body'),
                     value->>'expires_at'
-             FROM json_each($1)",
+             FROM jsonb_each($1)",
         )
         .bind(to_json(&rows))
         .execute(&mut *tx.connection)
