@@ -238,6 +238,8 @@ fn writing_options(path: &Path) -> SqliteConnectOptions {
         .journal_mode(SqliteJournalMode::Wal)
         // NORMAL may lose the last commits on power loss, and those were answered 200.
         .synchronous(SqliteSynchronous::Full)
+        // In pages: the larger the log, the more changes of one page are written back as one (32 MiB; default 4).
+        .pragma("wal_autocheckpoint", "8000")
         .pragma("journal_size_limit", "67108864")
         .optimize_on_close(true, None)
 }
