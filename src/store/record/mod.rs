@@ -168,7 +168,7 @@ pub(super) fn state_from(text: &str) -> State {
     }
 }
 
-/// Rows as the one parameter of a statement over `json_each`.
+/// Rows as the one parameter of a statement over `jsonb_each`.
 pub(super) fn to_json<T: Serialize + ?Sized>(rows: &T) -> String {
     serde_json::to_string(rows).expect("rows are plain data")
 }
