@@ -26,7 +26,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::net::TcpListener;
 
 use load::{Load, Measured};
-use report::{Report, Side};
+use report::{Machine, Report, Side, Sides};
 use server::Server;
 
 /// Measured seconds begin once the connections, caches and allocators are warm.
@@ -88,6 +88,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn measure(args: &Args) -> anyhow::Result<Report> {
+    let machine = Machine::this();
     // Under `target`, where a disk is: /tmp may be memory, and syncing memory is no feat.
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let fsync = disk::measure(dir.path())?;
@@ -105,7 +106,11 @@ async fn measure(args: &Args) -> anyhow::Result<Report> {
         ceiling.push(measure_ceiling(&load, &silent).await?);
         progress("ceiling", round, ceiling.last());
     }
-    Ok(Report::new(&load, fsync, Side::of(&reelhook), Side::of(&ceiling)))
+    let sides = Sides {
+        reelhook: Side::of(&reelhook),
+        ceiling: Side::of(&ceiling),
+    };
+    Ok(Report::new(machine, &load, fsync, sides))
 }
 
 fn progress(name: &str, round: u8, measured: Option<&Measured>) {

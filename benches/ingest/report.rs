@@ -10,7 +10,7 @@ use reelhook::clock::{Clock, rfc3339};
 use serde::Serialize;
 
 use crate::disk::Fsync;
-use crate::load::{Load, Measured, percentile};
+use crate::load::{Load, Measured, count, percentile};
 
 /// Everything that a run showed.
 #[derive(Debug, Serialize)]
@@ -43,11 +43,21 @@ pub(crate) struct Side {
     rounds: Vec<f64>,
 }
 
+/// Both servers.
+#[derive(Debug)]
+pub(crate) struct Sides {
+    pub(crate) reelhook: Side,
+    pub(crate) ceiling: Side,
+}
+
+/// Where it was measured.
 #[derive(Debug, Serialize)]
-struct Machine {
+pub(crate) struct Machine {
     cores: usize,
     cpu: String,
     kernel: String,
+    /// The load average of the last minute when the run began: what else the machine had to do.
+    load_before: f64,
 }
 
 impl Side {
@@ -89,7 +99,8 @@ impl Side {
 }
 
 impl Report {
-    pub(crate) fn new(load: &Load, fsync: Fsync, reelhook: Side, ceiling: Side) -> Self {
+    pub(crate) fn new(machine: Machine, load: &Load, fsync: Fsync, sides: Sides) -> Self {
+        let Sides { reelhook, ceiling } = sides;
         let pairs = || {
             reelhook
                 .rounds
@@ -103,7 +114,7 @@ impl Report {
             connections: load.connections,
             seconds: load.measured.as_secs(),
             fsync,
-            machine: Machine::this(),
+            machine,
             date: rfc3339(Clock::system().now())[..10].to_owned(),
             version: env!("CARGO_PKG_VERSION"),
             reelhook,
@@ -164,13 +175,19 @@ impl Report {
     }
 
     fn document(&self) -> String {
-        let Machine { cores, cpu, kernel } = &self.machine;
+        let Machine {
+            cores,
+            cpu,
+            kernel,
+            load_before,
+        } = &self.machine;
         let mut text = String::from("# Performance\n\n");
         let _ = writeln!(text, "{}\n\n{}\n", self.headline(), self.table());
         let _ = writeln!(text, "{}\n", self.disk());
         let _ = writeln!(
             text,
-            "Measured on {} with reelhook {} on {cores} cores ({cpu}), shared with the load generator; Linux {kernel}.\n",
+            "Measured on {} with reelhook {} on {cores} cores ({cpu}), shared with the load generator and with \
+             whatever else ran (load average {load_before} before the run); Linux {kernel}.\n",
             self.date, self.version
         );
         let _ = writeln!(
@@ -180,7 +197,9 @@ impl Report {
             self.connections,
             self.seconds,
             self.reelhook.rounds.len(),
-            self.reelhook.acknowledged
+            thousands(count(
+                usize::try_from(self.reelhook.acknowledged).unwrap_or(usize::MAX)
+            ))
         );
         text.push_str(METHOD);
         text
@@ -205,7 +224,8 @@ and machines. Absolute figures depend on the machine, the ratio much less.
 ";
 
 impl Machine {
-    fn this() -> Self {
+    /// This one, as it is now.
+    pub(crate) fn this() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let cpu = read("/proc/cpuinfo")
             .lines()
@@ -215,6 +235,11 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             cpu,
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            load_before: read("/proc/loadavg")
+                .split(' ')
+                .next()
+                .and_then(|load| load.parse().ok())
+                .unwrap_or_default(),
         }
     }
 }
