@@ -87,8 +87,9 @@ async fn serve(config: Config, args: Args, session: &mut Session) -> anyhow::Res
     let mut signals = Signals::install()?;
     let instance = Instance::start(&config, Clock::system()).await?;
     if config.log.format == LogFormat::Text {
-        session.print(&banner::of(&config, instance.addr))?;
-        session.flush()?;
+        // A receiver does not end because nobody reads its greeting.
+        let _ = session.print(&banner::of(&config, instance.addr));
+        let _ = session.flush();
     }
     tracing::info!(listen = %instance.addr, "listening on {}", instance.addr);
     while let Signal::Reload = signals.next().await {

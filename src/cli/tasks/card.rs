@@ -119,9 +119,10 @@ impl Writer {
 
     fn message(&mut self, code: Option<i64>, msg: Option<&str>) {
         let code = code.map(|code| format!(" ({code})")).unwrap_or_default();
-        if let Some(msg) = msg {
-            self.card
-                .field("message", &format!("{}{code}", human::brief(msg, 300)));
+        let msg = human::brief(msg.unwrap_or_default(), 300);
+        let told = format!("{msg}{code}");
+        if !told.is_empty() {
+            self.card.field("message", told.trim_start());
         }
     }
 
