@@ -82,14 +82,16 @@ CREATE TABLE downloads (
     change_seq   INTEGER NOT NULL,
     UNIQUE (task, kind, idx, role, n)
 ) STRICT;
--- Claiming walks this one in order of deadline; all it looks at is in the index.
+-- Claiming looks along the first, and where hosts at their cap crowd its beginning, from host to host along the second.
 CREATE INDEX downloads_queued ON downloads (deadline, next_at, host) WHERE state = 'queued';
+CREATE INDEX downloads_by_host ON downloads (host, deadline, next_at) WHERE state = 'queued';
 CREATE INDEX downloads_next ON downloads (next_at) WHERE state = 'queued';
 CREATE INDEX downloads_leased ON downloads (lease_until, host) WHERE state = 'downloading';
 
 CREATE TABLE deliveries (
     id          INTEGER PRIMARY KEY,
     task        INTEGER,                        -- NULL: rejected, and the task unknown
+    outcome     INTEGER,                        -- which it is counted on; NULL as for task
     source      TEXT    NOT NULL,
     task_id     TEXT,
     kind        TEXT,
@@ -100,7 +102,7 @@ CREATE TABLE deliveries (
     reason      TEXT,
     remote_addr TEXT,
     headers     TEXT    NOT NULL,               -- JSON object of the kept ones
-    body        INTEGER REFERENCES bodies (id),
+    body        INTEGER,                        -- counted in bodies.refs; no foreign key, whose check would scan
     body_sha256 BLOB,                           -- where the body itself is not kept
     -- of rejected ones, for the bounds of their ring:
     net         TEXT,                           -- /24 or /64 of the sender
@@ -109,6 +111,7 @@ CREATE TABLE deliveries (
 ) STRICT;
 CREATE INDEX deliveries_by_task ON deliveries (task, id) WHERE task IS NOT NULL;
 CREATE INDEX deliveries_in_conflict ON deliveries (id) WHERE verdict = 'conflict';
+CREATE INDEX rejected_by_id ON deliveries (id) WHERE verdict = 'rejected';
 CREATE INDEX rejected_by_age ON deliveries (known, id) WHERE verdict = 'rejected';
 CREATE INDEX rejected_by_reason ON deliveries (reason, known, id) WHERE verdict = 'rejected';
 CREATE INDEX rejected_by_net ON deliveries (net, known, id) WHERE verdict = 'rejected';
@@ -126,6 +129,7 @@ CREATE TABLE bindings (
     kind       TEXT    NOT NULL,
     idx        INTEGER NOT NULL,
     body       BLOB    NOT NULL,                -- SHA-256
+    orphans    INTEGER NOT NULL DEFAULT 0,      -- conflict rows kept after its task was deleted
     expires_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX bindings_by_expiry ON bindings (expires_at);
@@ -148,4 +152,4 @@ CREATE TABLE counters (
     name  TEXT PRIMARY KEY,
     value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-INSERT INTO counters (name, value) VALUES ('change_seq', 0);
+INSERT INTO counters (name, value) VALUES ('change_seq', 0), ('delivery', 0);

@@ -7,7 +7,9 @@ use reelhook::provider::payload::Document;
 use reelhook::provider::rules::Verdict;
 use reelhook::shutdown::Tasks;
 use reelhook::store::Store;
+use reelhook::store::deliveries::DeliveryFilter;
 use reelhook::store::downloads::{Settled, Settlement};
+use reelhook::store::expect::Expectation;
 use reelhook::store::record::{Binding, Content, NewDelivery, Recorded, Verified, Via};
 use reelhook::store::tasks::{TaskFilter, TaskRecord};
 use sha2::{Digest, Sha256};
@@ -17,6 +19,7 @@ struct Bench {
     store: Store,
     clock: Clock,
     dir: TempDir,
+    tasks: Tasks,
 }
 
 const LEASE: Duration = Duration::from_mins(1);
@@ -25,10 +28,16 @@ impl Bench {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual(1_795_284_446_000);
-        let store = Store::open(&dir.path().join("reelhook.db"), clock.clone(), &Tasks::new())
+        let tasks = Tasks::new();
+        let store = Store::open(&dir.path().join("reelhook.db"), clock.clone(), &tasks)
             .await
             .unwrap();
-        Self { store, clock, dir }
+        Self {
+            store,
+            clock,
+            dir,
+            tasks,
+        }
     }
 
     /// A second connection to the same file, to hurt it from outside.
@@ -61,6 +70,44 @@ impl Bench {
                 event: document.event(),
                 binding: None,
             })),
+        }
+    }
+
+    async fn expect(&self, id: &str) {
+        let expected = Expectation {
+            source: "kie".to_owned(),
+            task_id: id.parse().unwrap(),
+            kind: "video".parse().unwrap(),
+            index: 0,
+            family: None,
+            params: None,
+            prompt: None,
+        };
+        self.store.expect_tasks(vec![expected]).await.unwrap();
+    }
+
+    /// The same database after an orderly stop.
+    async fn reopened(self) -> Self {
+        let Self {
+            store,
+            clock,
+            dir,
+            tasks,
+        } = self;
+        drop(store);
+        assert!(
+            tasks.drain(Duration::from_secs(10)).await,
+            "the writer ends with the last store"
+        );
+        let tasks = Tasks::new();
+        let store = Store::open(&dir.path().join("reelhook.db"), clock.clone(), &tasks)
+            .await
+            .unwrap();
+        Self {
+            store,
+            clock,
+            dir,
+            tasks,
         }
     }
 
@@ -125,7 +172,7 @@ async fn two_hundred_identical_callbacks_give_one_task_and_two_hundred_counts() 
     assert_eq!((task.deliveries, task.files.len()), (200, 1));
     let page = bench
         .store
-        .list_deliveries(&reelhook::store::deliveries::DeliveryFilter {
+        .list_deliveries(&DeliveryFilter {
             limit: 200,
             ..Default::default()
         })
@@ -425,4 +472,203 @@ async fn a_database_from_a_newer_version_is_refused() {
     )
     .await;
     assert!(again.unwrap_err().to_string().contains("newer version"));
+}
+
+/// The binding that a signed delivery carries.
+fn bound(mut delivery: NewDelivery, kind: &str, expires_at: i64) -> NewDelivery {
+    if let Content::Verified(verified) = &mut delivery.content {
+        verified.kind = kind.parse().unwrap();
+        verified.binding = Some(Binding {
+            key: [1; 32],
+            expires_at,
+        });
+    }
+    delivery
+}
+
+#[tokio::test]
+async fn the_same_signed_callback_counts_again_for_a_task_deleted_and_expected_anew() {
+    let bench = Bench::new().await;
+    let body = success("t", &["https://cdn.example/a.mp4"]);
+    let expires_at = bench.clock.now() + 300_000;
+    let first = bench
+        .store
+        .record_delivery(bound(bench.delivery(&body), "video", expires_at))
+        .await
+        .unwrap();
+    assert_eq!(first.verdict, Verdict::Accepted);
+    bench
+        .store
+        .delete_task(bench.task("t").await.unwrap().row)
+        .await
+        .unwrap();
+    bench.expect("t").await;
+    let again = bench
+        .store
+        .record_delivery(bound(bench.delivery(&body), "video", expires_at))
+        .await
+        .unwrap();
+    assert_eq!((again.verdict, again.queued), (Verdict::Accepted, 1));
+}
+
+#[tokio::test]
+async fn a_signature_reused_after_its_task_was_deleted_leaves_few_rows() {
+    let bench = Bench::new().await;
+    let body = success("t", &["https://cdn.example/a.mp4"]);
+    let expires_at = bench.clock.now() + 300_000;
+    bench
+        .store
+        .record_delivery(bound(bench.delivery(&body), "video", expires_at))
+        .await
+        .unwrap();
+    bench
+        .store
+        .delete_task(bench.task("t").await.unwrap().row)
+        .await
+        .unwrap();
+    bench.expect("t").await;
+    // Expected again, but as another kind than the signature was used for.
+    for n in 0..30 {
+        let other = success("t", &[&format!("https://evil.example/{n}.mp4")]);
+        let reused = bench
+            .store
+            .record_delivery(bound(bench.delivery(&other), "4k", expires_at))
+            .await
+            .unwrap();
+        assert_eq!((reused.verdict, reused.queued), (Verdict::Conflict, 0), "{n}");
+    }
+    let filter = DeliveryFilter {
+        verdict: Some("conflict".to_owned()),
+        limit: 200,
+        ..DeliveryFilter::default()
+    };
+    let kept = bench.store.list_deliveries(&filter).await.unwrap();
+    assert!(kept.items.len() <= 20, "{}", kept.items.len());
+    assert!(bench.task("t").await.unwrap().files.is_empty());
+}
+
+#[tokio::test]
+async fn a_replay_that_was_judged_fresh_just_in_time_still_finds_its_binding() {
+    let bench = Bench::new().await;
+    let expires_at = bench.clock.now() + 300_000;
+    let body = success("t", &["https://cdn.example/a.mp4"]);
+    bench
+        .store
+        .record_delivery(bound(bench.delivery(&body), "video", expires_at))
+        .await
+        .unwrap();
+    bench.clock.advance(Duration::from_secs(301));
+    // Others bring the writer to purge what expired, before the late one is recorded.
+    for n in 0..3 {
+        let mut other = bench.delivery(&success(&format!("o{n}"), &[]));
+        if let Content::Verified(verified) = &mut other.content {
+            verified.binding = Some(Binding {
+                key: [10 + n; 32],
+                expires_at: expires_at + 600_000,
+            });
+        }
+        bench.store.record_delivery(other).await.unwrap();
+    }
+    let late = bench
+        .store
+        .record_delivery(bound(bench.delivery(&body), "4k", expires_at))
+        .await
+        .unwrap();
+    assert_eq!((late.verdict, late.queued), (Verdict::Conflict, 0));
+}
+
+#[tokio::test]
+async fn accepting_a_reused_signature_closes_the_conflict_where_it_was_counted() {
+    let bench = Bench::new().await;
+    let expires_at = bench.clock.now() + 300_000;
+    let body = success("t", &["https://cdn.example/a.mp4"]);
+    bench
+        .store
+        .record_delivery(bound(bench.delivery(&body), "video", expires_at))
+        .await
+        .unwrap();
+    let reused = bench
+        .store
+        .record_delivery(bound(bench.delivery(&body), "4k", expires_at))
+        .await
+        .unwrap();
+    assert_eq!(bench.task("t").await.unwrap().conflicts, 1);
+    bench
+        .store
+        .accept_delivery(reused.delivery.unwrap())
+        .await
+        .unwrap();
+    let task = bench.task("t").await.unwrap();
+    assert_eq!((task.conflicts, task.outcomes.len(), task.files.len()), (0, 2, 2));
+}
+
+#[tokio::test]
+async fn the_state_of_a_task_follows_its_base_video_once_that_is_expected() {
+    let bench = Bench::new().await;
+    let mut four_k = bench.delivery(&success("t", &[]));
+    if let Content::Verified(verified) = &mut four_k.content {
+        verified.kind = "4k".parse().unwrap();
+    }
+    bench.store.record_delivery(four_k).await.unwrap();
+    assert_eq!(bench.task("t").await.unwrap().state.as_str(), "succeeded");
+    bench.clock.advance(Duration::from_secs(1));
+    bench.expect("t").await;
+    let task = bench.task("t").await.unwrap();
+    assert_eq!((task.state.as_str(), task.is_settled()), ("pending", false));
+}
+
+#[tokio::test]
+async fn a_backlog_of_one_busy_host_hides_no_other_host() {
+    let bench = Bench::new().await;
+    for task in 0..6 {
+        let urls: Vec<String> = (0..60)
+            .map(|n| format!("https://busy.example/{task}/{n}.mp4"))
+            .collect();
+        let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+        bench.receive(&success(&format!("busy{task}"), &urls)).await;
+    }
+    bench.clock.advance(Duration::from_secs(1));
+    bench
+        .receive(&success("free", &["https://free.example/1.mp4"]))
+        .await;
+    let first = bench.store.claim_download(LEASE, 1).await.unwrap().unwrap();
+    let second = bench.store.claim_download(LEASE, 1).await.unwrap().unwrap();
+    assert!(first.task_id.as_str().starts_with("busy"));
+    assert_eq!(second.task_id.as_str(), "free");
+    assert!(bench.store.claim_download(LEASE, 1).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn the_id_of_a_deleted_delivery_is_not_given_out_again() {
+    let bench = Bench::new().await;
+    let first = bench.receive(&success("t", &[])).await.delivery.unwrap();
+    bench
+        .store
+        .delete_task(bench.task("t").await.unwrap().row)
+        .await
+        .unwrap();
+    let bench = bench.reopened().await;
+    let second = bench.receive(&success("u", &[])).await.delivery.unwrap();
+    assert!(second > first, "{second} after {first}");
+}
+
+#[tokio::test]
+async fn a_retry_leaves_superseded_files_alone() {
+    let bench = Bench::new().await;
+    bench
+        .receive(&success(
+            "t",
+            &["https://cdn.example/a.mp4", "https://cdn.example/b.mp4"],
+        ))
+        .await;
+    let conflict = bench.receive(&failure("t")).await;
+    assert_eq!(conflict.verdict, Verdict::Conflict);
+    bench
+        .store
+        .accept_delivery(conflict.delivery.unwrap())
+        .await
+        .unwrap();
+    let task = bench.task("t").await.unwrap();
+    assert_eq!((task.state.as_str(), task.media.as_str()), ("failed", "failed"));
+    assert_eq!(bench.store.retry_task(task.row).await.unwrap(), 0);
 }

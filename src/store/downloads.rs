@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 use url::Url;
 
 use super::record::to_json;
 use super::writer::{Command, Reply, Tx};
-use super::{Store, StoreError};
+use super::{Store, StoreError, summary};
 use crate::clock::{Millis, millis};
 use crate::provider::naming::{file_name, guess_extension};
 use crate::provider::{Kind, Media, MediaFault, Role, TaskId};
@@ -283,66 +282,6 @@ pub(super) async fn insert(tx: &mut Tx<'_>, files: &[NewDownload]) -> Result<(),
     Ok(())
 }
 
-/// One statement finds a due row (queued, or left by a claim that ran out), fences it and returns it. The walk goes
-/// by deadline over an index that holds all it looks at.
-pub(super) async fn claim(
-    tx: &mut Tx<'_>,
-    lease_for: Duration,
-    per_host: u32,
-) -> Result<Option<ClaimedDownload>, sqlx::Error> {
-    let row = sqlx::query(
-        "UPDATE downloads SET state = 'downloading', lease_token = COALESCE(lease_token, 0) + 1, lease_until = $2,
-                              updated_at = $1, change_seq = $4
-         WHERE id = (
-            SELECT id FROM (
-                SELECT * FROM (
-                    SELECT id, deadline FROM downloads
-                    WHERE state = 'downloading' AND lease_until <= $1
-                    ORDER BY lease_until LIMIT 1)
-                UNION ALL
-                SELECT * FROM (
-                    SELECT id, deadline FROM downloads
-                    WHERE state = 'queued' AND next_at <= $1 AND host NOT IN (
-                        SELECT host FROM downloads WHERE state = 'downloading' AND lease_until > $1
-                        GROUP BY host HAVING count(*) >= $3)
-                    ORDER BY deadline LIMIT 1))
-            ORDER BY deadline LIMIT 1)
-         RETURNING id, task, kind, idx, role, n, url, attempts, deadline, lease_token",
-    )
-    .bind(tx.now)
-    .bind(tx.now.saturating_add(millis(lease_for)))
-    .bind(per_host)
-    .bind(tx.upcoming_change())
-    .fetch_optional(&mut *tx.connection)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    let task: i64 = row.try_get(1)?;
-    touch_task(tx, task).await?;
-    let owner = sqlx::query("SELECT source, task_id FROM tasks WHERE id = $1")
-        .bind(task)
-        .fetch_one(&mut *tx.connection)
-        .await?;
-    claimed(&row, &owner).map(Some)
-}
-
-fn claimed(row: &SqliteRow, owner: &SqliteRow) -> Result<ClaimedDownload, sqlx::Error> {
-    Ok(ClaimedDownload {
-        lease: Lease {
-            download: row.try_get(0)?,
-            token: row.try_get(9)?,
-        },
-        source: owner.try_get(0)?,
-        task_id: parsed(owner.try_get(1)?)?,
-        kind: parsed(row.try_get(2)?)?,
-        index: row.try_get(3)?,
-        role: role_from(row.try_get(4)?)?,
-        n: row.try_get(5)?,
-        url: row.try_get(6)?,
-        attempts: row.try_get(7)?,
-        deadline: row.try_get(8)?,
-    })
-}
-
 /// Parses a column that was written from the same type; anything else is a damaged database.
 pub(super) fn parsed<T>(text: &str) -> Result<T, sqlx::Error>
 where
@@ -414,7 +353,7 @@ pub(super) async fn settle(
     };
     // A claim ended: even a final failure may have made room for a download of the same host.
     tx.note_queued();
-    touch_task(tx, row.try_get(0)?).await?;
+    summary::refresh(tx, &[row.try_get(0)?]).await?;
     Ok(Settled::Done)
 }
 
@@ -452,7 +391,7 @@ pub(super) async fn release_all(tx: &mut Tx<'_>) -> Result<(), sqlx::Error> {
     .fetch_all(&mut *tx.connection)
     .await?;
     for row in released {
-        touch_task(tx, row.try_get(0)?).await?;
+        summary::refresh(tx, &[row.try_get(0)?]).await?;
     }
     tx.note_queued();
     Ok(())
@@ -463,7 +402,7 @@ pub(super) async fn retry_task(tx: &mut Tx<'_>, task: i64) -> Result<u64, sqlx::
     let queued = sqlx::query(
         "UPDATE downloads SET state = 'queued', attempts = 0, next_at = $2, error_code = NULL, error_detail = NULL,
             updated_at = $2, change_seq = $3
-         WHERE task = $1 AND state = 'failed' AND error_code NOT IN ('too_many_files', 'url_too_long')",
+         WHERE task = $1 AND state = 'failed' AND error_code NOT IN ('too_many_files', 'url_too_long', 'superseded')",
     )
     .bind(task)
     .bind(tx.now)
@@ -473,31 +412,7 @@ pub(super) async fn retry_task(tx: &mut Tx<'_>, task: i64) -> Result<u64, sqlx::
     .rows_affected();
     if queued > 0 {
         tx.note_queued();
-        touch_task(tx, task).await?;
+        summary::refresh(tx, &[task]).await?;
     }
     Ok(queued)
-}
-
-/// Brings a task's `media` summary, time and change number up to date after its downloads changed.
-/// Their rows are to carry the transaction's [`Tx::upcoming_change`], which this makes real.
-pub(super) async fn touch_task(tx: &mut Tx<'_>, task: i64) -> Result<(), sqlx::Error> {
-    let change = tx.next_change();
-    sqlx::query(
-        "UPDATE tasks SET updated_at = $2, change_seq = $3, media = (
-            SELECT CASE
-                WHEN count(*) = 0 THEN 'none'
-                WHEN sum(state = 'downloading') > 0 THEN 'downloading'
-                WHEN sum(state IN ('queued', 'held', 'needs_url')) > 0 THEN 'queued'
-                WHEN sum(state = 'stored') = count(*) THEN 'stored'
-                WHEN sum(state = 'failed') = count(*) THEN 'failed'
-                ELSE 'partial' END
-            FROM downloads WHERE task = $1 AND state <> 'deleted')
-         WHERE id = $1",
-    )
-    .bind(task)
-    .bind(tx.now)
-    .bind(change)
-    .execute(&mut *tx.connection)
-    .await?;
-    Ok(())
 }

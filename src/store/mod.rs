@@ -25,10 +25,14 @@ pub mod accept;
 pub mod data_dir;
 pub mod deliveries;
 pub mod downloads;
+pub mod expect;
 pub mod record;
 pub mod tasks;
 
+mod claim;
+mod overrule;
 mod rejected;
+mod summary;
 mod writer;
 
 use writer::{Command, Job, Queue, Reply, Writer};

@@ -56,6 +56,8 @@ pub(super) struct Ring {
     total: Share,
     by_reason: HashMap<String, Share>,
     by_net: HashMap<String, Share>,
+    /// Reasons and nets that grew and were not looked at since: only these can have outgrown their quota.
+    grown: Vec<(String, String)>,
 }
 
 impl Ring {
@@ -75,6 +77,8 @@ impl Ring {
     /// Counts a row that the transaction will write.
     pub(super) fn add(&mut self, row: &RejectedRow) {
         self.count(row.reason, row.net.as_deref(), row.size);
+        let net = row.net.clone().unwrap_or_default();
+        self.grown.push((row.reason.to_owned(), net));
     }
 
     fn count(&mut self, reason: &str, net: Option<&str>, size: i64) {
@@ -104,18 +108,18 @@ impl Ring {
     }
 
     /// What must give way next, if anything must.
-    fn excess(&self) -> Option<Excess> {
-        let over = |shares: &HashMap<String, Share>| {
-            shares
-                .iter()
-                .find(|(_, share)| share.exceeds(4))
-                .map(|(name, _)| name.clone())
+    fn excess(&mut self) -> Option<Excess> {
+        let over = |shares: &HashMap<String, Share>, name: &str| {
+            shares.get(name).is_some_and(|share| share.exceeds(4))
         };
-        if let Some(net) = over(&self.by_net) {
-            return Some(Excess::Net(net));
-        }
-        if let Some(reason) = over(&self.by_reason) {
-            return Some(Excess::Reason(reason));
+        while let Some((reason, net)) = self.grown.last() {
+            if over(&self.by_net, net) {
+                return Some(Excess::Net(net.clone()));
+            }
+            if over(&self.by_reason, reason) {
+                return Some(Excess::Reason(reason.clone()));
+            }
+            self.grown.pop();
         }
         self.total.exceeds(1).then_some(Excess::Any)
     }
@@ -129,7 +133,7 @@ enum Excess {
 
 /// Evicts until the ring is within its bounds: the oldest first, those about tasks we know last.
 pub(super) async fn enforce_bounds(tx: &mut Tx<'_>) -> Result<(), sqlx::Error> {
-    while let Some(excess) = tx.ring.excess() {
+    while let Some(excess) = tx.ring().excess() {
         let evict = match &excess {
             Excess::Net(net) => sqlx::query(
                 "DELETE FROM deliveries WHERE id = (SELECT id FROM deliveries
@@ -151,11 +155,11 @@ pub(super) async fn enforce_bounds(tx: &mut Tx<'_>) -> Result<(), sqlx::Error> {
         };
         let Some(row) = evict.fetch_optional(&mut *tx.connection).await? else {
             // The accounts are off (a row was removed by hand): count again.
-            *tx.ring = Ring::load(tx.connection).await?;
+            *tx.ring() = Ring::load(tx.connection).await?;
             return Ok(());
         };
         let (reason, net): (String, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
-        tx.ring
+        tx.ring()
             .forget(&reason, net.as_deref().unwrap_or_default(), row.try_get(2)?);
     }
     Ok(())

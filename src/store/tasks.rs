@@ -1,39 +1,18 @@
-//! Tasks: expected, listed, shown, deleted; and the counts of all.
+//! Tasks: listed, shown, deleted; and the counts of all.
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::record::{state_from, to_json};
-use super::writer::{Command, Reply, Tx, next};
+use super::writer::{Command, Reply, Tx};
 use super::{Store, StoreError};
 use crate::clock::Millis;
 use crate::provider::rules::State;
-use crate::provider::{Kind, TaskId};
 
 /// How many rows one page may examine before it returns short with a cursor.
 pub const ROWS_EXAMINED: i64 = 10_000;
-
-/// A task that somebody submitted and whose callback is awaited.
-#[derive(Debug, Clone)]
-pub struct Expectation {
-    /// The source's name.
-    pub source: String,
-    /// The provider's id.
-    pub task_id: TaskId,
-    /// Which result is awaited.
-    pub kind: Kind,
-    /// Which of several.
-    pub index: u32,
-    /// The provider's API family, such as `veo`.
-    pub family: Option<String>,
-    /// The request as JSON, for people.
-    pub params: Option<String>,
-    /// The prompt in it, if there is one.
-    pub prompt: Option<String>,
-}
 
 /// What a deletion leaves to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -199,14 +178,6 @@ pub struct Counts {
 }
 
 impl Store {
-    /// Records tasks whose callbacks are awaited; how many of them were unknown. A tombstone of one is lifted.
-    pub async fn expect_tasks(&self, expected: Vec<Expectation>) -> Result<u64, StoreError> {
-        match self.write(Command::Expect(expected)).await? {
-            Reply::Expected { created } => Ok(created),
-            other => unreachable!("an expectation was answered with {other:?}"),
-        }
-    }
-
     /// Deletes a task's rows and leaves a tombstone. The files of the returned keys are removed by the caller;
     /// should it die before, [`Store::doomed_files`] names them again.
     pub async fn delete_task(&self, task: i64) -> Result<Deletion, StoreError> {
@@ -405,78 +376,6 @@ fn file_record(row: &SqliteRow) -> Result<FileRecord, sqlx::Error> {
     })
 }
 
-#[derive(Debug, Serialize)]
-struct ExpectedRow<'a> {
-    task: i64,
-    outcome: i64,
-    source: &'a str,
-    task_id: &'a str,
-    kind: &'a str,
-    idx: u32,
-    family: Option<&'a str>,
-    params: Option<&'a str>,
-    prompt: Option<&'a str>,
-    change_seq: i64,
-}
-
-pub(super) async fn expect(tx: &mut Tx<'_>, expected: &[Expectation]) -> Result<u64, sqlx::Error> {
-    let rows: Vec<ExpectedRow<'_>> = expected
-        .iter()
-        .map(|expected| ExpectedRow {
-            task: next(&mut tx.ids.task),
-            outcome: next(&mut tx.ids.outcome),
-            source: &expected.source,
-            task_id: expected.task_id.as_str(),
-            kind: expected.kind.as_str(),
-            idx: expected.index,
-            family: expected.family.as_deref(),
-            params: expected.params.as_deref(),
-            prompt: expected.prompt.as_deref(),
-            change_seq: tx.next_change(),
-        })
-        .collect();
-    let rows = to_json(&rows);
-    sqlx::query(
-        "DELETE FROM tombstones WHERE (task_id, source) IN
-            (SELECT value->>'task_id', value->>'source' FROM jsonb_each($1))",
-    )
-    .bind(&rows)
-    .execute(&mut *tx.connection)
-    .await?;
-    let created = sqlx::query(
-        "INSERT INTO tasks (id, source, task_id, state, media, family, params, prompt, created_at, updated_at,
-                            deliveries, conflicts, change_seq)
-         SELECT value->>'task', value->>'source', value->>'task_id', 'pending', 'none', value->>'family',
-                value->>'params', value->>'prompt', $2, $2, 0, 0, value->>'change_seq'
-         FROM jsonb_each($1) WHERE true ON CONFLICT DO NOTHING",
-    )
-    .bind(&rows)
-    .bind(tx.now)
-    .execute(&mut *tx.connection)
-    .await?
-    .rows_affected();
-    // A callback may have come first: what it lacked is filled in, what it told stays.
-    sqlx::query(
-        "UPDATE tasks SET family = COALESCE(family, e.value->>'family'), params = COALESCE(params, e.value->>'params'),
-                          prompt = COALESCE(prompt, e.value->>'prompt')
-         FROM jsonb_each($1) e WHERE tasks.task_id = e.value->>'task_id' AND tasks.source = e.value->>'source'",
-    )
-    .bind(&rows)
-    .execute(&mut *tx.connection)
-    .await?;
-    sqlx::query(
-        "INSERT INTO outcomes (id, task, kind, idx, state, has_media, accepted_rows, duplicate_rows, conflict_rows)
-         SELECT e.value->>'outcome', t.id, e.value->>'kind', e.value->>'idx', 'pending', 0, 0, 0, 0
-         FROM jsonb_each($1) e
-         JOIN tasks t ON t.task_id = e.value->>'task_id' AND t.source = e.value->>'source'
-         WHERE true ON CONFLICT DO NOTHING",
-    )
-    .bind(&rows)
-    .execute(&mut *tx.connection)
-    .await?;
-    Ok(created)
-}
-
 pub(super) async fn delete(tx: &mut Tx<'_>, task: i64) -> Result<Deletion, sqlx::Error> {
     sqlx::query(
         "INSERT INTO tombstones (task_id, source, deleted_at) SELECT task_id, source, $2 FROM tasks WHERE id = $1
@@ -501,7 +400,7 @@ pub(super) async fn delete(tx: &mut Tx<'_>, task: i64) -> Result<Deletion, sqlx:
     for row in gone {
         if row.try_get::<&str, _>(0)? == "rejected" {
             let (reason, net): (String, Option<String>) = (row.try_get(1)?, row.try_get(2)?);
-            tx.ring.forget_row(&reason, net.as_deref(), row.try_get(3)?);
+            tx.ring().forget_row(&reason, net.as_deref(), row.try_get(3)?);
         }
     }
     sqlx::query("DELETE FROM tasks WHERE id = $1")

@@ -8,10 +8,12 @@ use sqlx::{Executor, Row};
 use tokio::sync::{mpsc, oneshot};
 
 use super::accept::{self, Accepted};
+use super::claim;
 use super::downloads::{self, ClaimedDownload, Lease, Settled, Settlement};
+use super::expect::{self, Expectation};
 use super::record::{self, NewDelivery, Recorded};
 use super::rejected::Ring;
-use super::tasks::{self, Deletion, Expectation};
+use super::tasks::{self, Deletion};
 use super::{Signals, StoreError};
 use crate::clock::{Clock, Millis};
 
@@ -83,7 +85,8 @@ impl Queue {
     }
 }
 
-/// The next row id of each table. Gaps after a rollback are harmless.
+/// The last row id given out of each table. Gaps after a rollback are harmless. Ids of deliveries are public, so that
+/// theirs is kept in a counter: none is given out again after its row was removed.
 #[derive(Debug)]
 pub(super) struct Ids {
     pub(super) task: i64,
@@ -97,7 +100,7 @@ impl Ids {
     async fn load(connection: &mut SqliteConnection) -> Result<Self, sqlx::Error> {
         let row = sqlx::query(
             "SELECT (SELECT COALESCE(max(id), 0) FROM tasks), (SELECT COALESCE(max(id), 0) FROM outcomes),
-                    (SELECT COALESCE(max(id), 0) FROM downloads), (SELECT COALESCE(max(id), 0) FROM deliveries),
+                    (SELECT COALESCE(max(id), 0) FROM downloads), (SELECT value FROM counters WHERE name = 'delivery'),
                     (SELECT COALESCE(max(id), 0) FROM bodies)",
         )
         .fetch_one(connection)
@@ -123,14 +126,21 @@ pub(super) fn next(counter: &mut i64) -> i64 {
 pub(super) struct Tx<'w> {
     pub(super) connection: &'w mut SqliteConnection,
     pub(super) ids: &'w mut Ids,
-    pub(super) ring: &'w mut Ring,
+    ring: &'w mut Ring,
     pub(super) now: Millis,
     change_seq: &'w mut i64,
     changed: bool,
     downloads_queued: bool,
+    ring_changed: bool,
 }
 
 impl Tx<'_> {
+    /// The ring of rejected deliveries, about to change with the transaction.
+    pub(super) fn ring(&mut self) -> &mut Ring {
+        self.ring_changed = true;
+        self.ring
+    }
+
     /// A new change number, for a task that changed.
     pub(super) fn next_change(&mut self) -> i64 {
         self.changed = true;
@@ -195,7 +205,7 @@ impl Writer {
         }
     }
 
-    /// Commits a batch as one; if that fails, each command alone, so that only the offender gets the error.
+    /// Commits a batch as one; if a command of it was at fault, each alone, so that only the offender gets the error.
     async fn serve(&mut self, batch: Vec<Job>) {
         let together: Vec<&Command> = batch.iter().map(|job| &job.command).collect();
         match self.transaction(&together).await {
@@ -205,7 +215,7 @@ impl Writer {
                     let _ = job.reply.send(Ok(reply));
                 }
             }
-            Err(error) if batch.len() == 1 => {
+            Err(error) if batch.len() == 1 || is_everyones(&error) => {
                 for job in batch {
                     let _ = job.reply.send(Err(error.clone()));
                 }
@@ -222,31 +232,6 @@ impl Writer {
     }
 
     async fn transaction(&mut self, commands: &[&Command]) -> Result<Vec<Reply>, StoreError> {
-        let seq_before = self.change_seq;
-        match self.attempt(commands).await {
-            Ok(done) => {
-                if done.changed {
-                    self.signals.changes.send_replace(self.change_seq);
-                }
-                if done.downloads_queued {
-                    self.signals.downloads.notify_one();
-                }
-                Ok(done.replies)
-            }
-            Err(error) => {
-                // After a failed BEGIN there is nothing to roll back, and saying so is no news.
-                let _ = self.connection.execute("ROLLBACK").await;
-                self.change_seq = seq_before;
-                if let Ok(ring) = Ring::load(&mut self.connection).await {
-                    self.ring = ring;
-                }
-                Err(error.into())
-            }
-        }
-    }
-
-    async fn attempt(&mut self, commands: &[&Command]) -> Result<Done, sqlx::Error> {
-        self.connection.execute("BEGIN IMMEDIATE").await?;
         let mut tx = Tx {
             connection: &mut self.connection,
             ids: &mut self.ids,
@@ -255,28 +240,69 @@ impl Writer {
             change_seq: &mut self.change_seq,
             changed: false,
             downloads_queued: false,
+            ring_changed: false,
         };
-        let replies = apply(&mut tx, commands).await?;
-        let (changed, downloads_queued, seq) = (tx.changed, tx.downloads_queued, *tx.change_seq);
-        if changed {
-            sqlx::query("UPDATE counters SET value = $1 WHERE name = 'change_seq'")
-                .bind(seq)
-                .execute(&mut self.connection)
-                .await?;
-        }
-        self.connection.execute("COMMIT").await?;
-        Ok(Done {
-            replies,
+        let seq_before = *tx.change_seq;
+        let outcome = attempt(&mut tx, commands).await;
+        let Tx {
             changed,
             downloads_queued,
-        })
+            ring_changed,
+            ..
+        } = tx;
+        match outcome {
+            Ok(replies) => {
+                if changed {
+                    self.signals.changes.send_replace(self.change_seq);
+                }
+                if downloads_queued {
+                    self.signals.downloads.notify_one();
+                }
+                Ok(replies)
+            }
+            Err(error) => {
+                // After a failed BEGIN there is nothing to roll back, and saying so is no news.
+                let _ = self.connection.execute("ROLLBACK").await;
+                self.change_seq = seq_before;
+                if ring_changed && let Ok(ring) = Ring::load(&mut self.connection).await {
+                    self.ring = ring;
+                }
+                Err(error.into())
+            }
+        }
     }
 }
 
-struct Done {
-    replies: Vec<Reply>,
-    changed: bool,
-    downloads_queued: bool,
+/// From BEGIN to COMMIT.
+async fn attempt(tx: &mut Tx<'_>, commands: &[&Command]) -> Result<Vec<Reply>, sqlx::Error> {
+    let delivery_before = tx.ids.delivery;
+    tx.connection.execute("BEGIN IMMEDIATE").await?;
+    let replies = apply(tx, commands).await?;
+    if tx.changed || tx.ids.delivery != delivery_before {
+        sqlx::query(
+            "UPDATE counters SET value = CASE name WHEN 'change_seq' THEN $1 WHEN 'delivery' THEN $2 END",
+        )
+        .bind(*tx.change_seq)
+        .bind(tx.ids.delivery)
+        .execute(&mut *tx.connection)
+        .await?;
+    }
+    tx.connection.execute("COMMIT").await?;
+    Ok(replies)
+}
+
+/// Whether an error is about the database as a whole (disk full, locked, not writable), so that trying each command of
+/// the batch alone would only fail as often.
+fn is_everyones(error: &StoreError) -> bool {
+    // SQLITE_BUSY, _READONLY, _IOERR, _CORRUPT, _FULL, _CANTOPEN, _NOTADB; extended codes add higher bits.
+    const EVERYONES: [i32; 7] = [5, 8, 10, 11, 13, 14, 26];
+    let StoreError::Database(error) = error else {
+        return true;
+    };
+    let code = error
+        .as_database_error()
+        .and_then(|error| error.code()?.parse::<i32>().ok());
+    code.is_none_or(|code| EVERYONES.contains(&(code & 0xff)))
 }
 
 /// Carries out the commands: all deliveries as one, the others one by one, answers in the order of the commands.
@@ -303,10 +329,10 @@ async fn apply_one(tx: &mut Tx<'_>, command: &Command) -> Result<Reply, sqlx::Er
     Ok(match command {
         Command::Record(_) => unreachable!("deliveries are recorded together"),
         Command::Expect(expected) => Reply::Expected {
-            created: tasks::expect(tx, expected).await?,
+            created: expect::expect(tx, expected).await?,
         },
         Command::Claim { lease_for, per_host } => {
-            Reply::Claimed(downloads::claim(tx, *lease_for, *per_host).await?.map(Box::new))
+            Reply::Claimed(claim::claim(tx, *lease_for, *per_host).await?.map(Box::new))
         }
         Command::Renew { lease, lease_for } => {
             Reply::Renewed(downloads::renew(tx, *lease, *lease_for).await?)

@@ -112,6 +112,7 @@ async fn a_signature_is_bound_to_its_first_use_for_as_long_as_it_would_be_accept
     clock.advance(Duration::from_millis(1));
     let late = server.callback(&changed).signed_at(KEY, NOW).send().await;
     assert_eq!(late.problem().1, "stale");
+    clock.advance(Duration::from_hours(1));
     server.callback(&failure("t2")).signed(KEY).send().await.taken();
     assert_eq!(
         server.number("SELECT count(*) FROM bindings").await,

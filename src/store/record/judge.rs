@@ -3,8 +3,8 @@
 use super::known::{BindingEntry, BodyEntry, Known, OutcomeEntry, OutcomeKey, TaskEntry, TaskKey};
 use super::rows::DeliveryRow;
 use super::{Content, NewDelivery, ROWS_PER_VERDICT, Recorded, Verified};
-use crate::provider::TaskId;
 use crate::provider::rules::{self, Claim, Effect, Ruling, Standing, State, Verdict};
+use crate::provider::{Event, TaskId};
 use crate::store::downloads::{self, NewDownload};
 use crate::store::rejected::{self, RejectedRow};
 use crate::store::writer::{Tx, next};
@@ -93,7 +93,10 @@ impl Known {
         match self.bind(&item) {
             Use::First => self.believe(tx, &item),
             Use::Again => self.count(tx, &item, &item.key, SAME_AGAIN),
-            Use::Other(first) => self.count(tx, &item, &first, SIGNATURE_REUSED),
+            Use::Other(first) if self.outcomes.contains_key(&first) => {
+                self.count(tx, &item, &first, SIGNATURE_REUSED)
+            }
+            Use::Other(_) => self.orphan(tx, &item),
         }
     }
 
@@ -108,22 +111,36 @@ impl Known {
                     to: item.key.clone(),
                     body: item.delivery.body_digest,
                     made: Some(binding),
+                    orphans: 0,
+                    added_orphans: 0,
                 };
                 self.bindings.insert(binding.key, entry);
                 Use::First
             }
-            Some(bound) if bound.to == item.key && bound.body == item.delivery.body_digest => Use::Again,
+            Some(bound) if bound.to == item.key && bound.body == item.delivery.body_digest => {
+                let outcome = self.outcomes.get(&item.key);
+                // Deleted and expected again meanwhile: the very same delivery is then news.
+                let known = outcome.is_some_and(|outcome| outcome.standing.is_some());
+                if known { Use::Again } else { Use::First }
+            }
             Some(bound) => Use::Other(bound.to.clone()),
         }
     }
 
     /// Lets the rules decide and carries out their effect.
     fn believe(&mut self, tx: &mut Tx<'_>, item: &Item<'_>) -> Recorded {
+        let event = &item.verified.event;
         let (task, outcome) = self.entries(tx, item);
-        let claim = Claim::from(&item.verified.event);
-        let ruling = rules::rule(outcome.standing.as_ref(), &claim, item.delivery.via.authority());
+        let claim = Claim::from(event);
+        let authority = item.delivery.via.authority();
+        let ruling = rules::rule(outcome.standing.as_ref(), &claim, authority);
         let adopted = matches!(ruling.effect, Effect::Adopt | Effect::Overrule);
         if adopted {
+            task.turns += 1;
+            if task.prompt.is_none() {
+                task.prompt.clone_from(&event.prompt);
+            }
+            outcome.adopted = true;
             outcome.standing = Some(Standing {
                 state: claim.class.into(),
                 digest: claim.digest,
@@ -134,85 +151,72 @@ impl Known {
         if ruling.effect != Effect::Keep {
             outcome.said_by = Some(item.at);
         }
-        if ruling.settles {
-            task.conflicts -= std::mem::take(&mut outcome.conflicts);
+        if ruling.settles && outcome.conflicts > 0 {
+            task.turns += 1;
+            outcome.conflicts = 0;
             outcome.counted = true;
         }
-        let queued = if adopted { self.adopt(tx, item) } else { 0 };
+        let task = task.id;
+        match ruling.effect {
+            Effect::Adopt => self.queue_files(tx, item, task),
+            Effect::Overrule => self.overruled.push((item.key.clone(), item.at)),
+            Effect::Keep | Effect::RefreshText => {}
+        }
         let count = Count {
             verdict: ruling.verdict,
             reason: reason_of(ruling, item.verified),
             keep: adopted,
         };
+        let queued = event.media.iter().filter(|media| media.fault.is_none()).count();
         Recorded {
-            queued,
+            queued: if adopted { queued } else { 0 },
             ..self.count(tx, item, &item.key, count)
         }
     }
 
     /// The task and the outcome that the delivery is about, made if it is the first of them.
     fn entries(&mut self, tx: &mut Tx<'_>, item: &Item<'_>) -> (&mut TaskEntry, &mut OutcomeEntry) {
-        let task = self
-            .tasks
-            .entry(item.key.task.clone())
-            .or_insert_with(|| TaskEntry::first_heard_of(next(&mut tx.ids.task), item.delivery.received_at));
+        let event = &item.verified.event;
+        let task = self.tasks.entry(item.key.task.clone()).or_insert_with(|| {
+            let state = event.class.into();
+            TaskEntry::new(next(&mut tx.ids.task), Some((state, media_of(event))))
+        });
         let outcome = self
             .outcomes
             .entry(item.key.clone())
             .or_insert_with(|| OutcomeEntry {
                 id: next(&mut tx.ids.outcome),
+                made: true,
                 ..OutcomeEntry::default()
             });
         (task, outcome)
     }
 
-    /// The outcome became what the delivery says: the task's summary follows and its files are queued.
-    fn adopt(&mut self, tx: &mut Tx<'_>, item: &Item<'_>) -> usize {
+    /// The announced files become downloads.
+    fn queue_files(&mut self, tx: &mut Tx<'_>, item: &Item<'_>, task: i64) {
         let Item {
-            delivery,
-            verified,
-            key,
-            ..
+            delivery, verified, ..
         } = item;
-        let event = &verified.event;
-        let task = self.tasks.get_mut(&key.task).expect("`entries` made it");
-        let is_main = key.kind == "video" && key.index == 0;
-        if is_main || !task.has_main {
-            task.state = event.class.into();
-        }
-        task.has_main |= is_main;
-        if task.prompt.is_none() {
-            task.prompt.clone_from(&event.prompt);
-        }
-        for media in &event.media {
+        for media in &verified.event.media {
             let id = next(&mut tx.ids.download);
             let outcome = (&verified.kind, verified.index);
-            self.files.push(NewDownload::announced(
-                id,
-                task.id,
-                outcome,
-                media,
-                delivery.received_at,
-            ));
+            let file = NewDownload::announced(id, task, outcome, media, delivery.received_at);
+            self.files.push(file);
         }
-        let faulty = event.media.iter().filter(|media| media.fault.is_some()).count();
-        let queued = event.media.len() - faulty;
-        task.media = media_after(&task.media, queued, faulty).to_owned();
-        queued
     }
 
     /// Counts the delivery on the task and outcome of `on`, and keeps its row unless there are enough of its kind.
     fn count(&mut self, tx: &mut Tx<'_>, item: &Item<'_>, on: &OutcomeKey, count: Count) -> Recorded {
-        let (Some(task), Some(outcome)) = (self.tasks.get_mut(&on.task), self.outcomes.get_mut(on)) else {
-            // Bound to a task that was deleted meanwhile.
-            return count.recorded(None);
-        };
-        task.changed = true;
+        let task = self
+            .tasks
+            .get_mut(&on.task)
+            .expect("outcomes come with their tasks");
+        let outcome = self.outcomes.get_mut(on).expect("the caller made it or found it");
         task.deliveries += 1;
         task.received_at.get_or_insert(item.delivery.received_at);
         outcome.counted = true;
         if count.verdict == Verdict::Conflict {
-            task.conflicts += 1;
+            task.turns += 1;
             outcome.conflicts += 1;
         }
         let rows = outcome.rows(count.verdict);
@@ -220,14 +224,27 @@ impl Known {
             return count.recorded(None);
         }
         *rows += 1;
-        let task = task.id;
+        let (task, outcome) = (task.id, outcome.id);
         let body = self.keep_body(tx, item.at, item.delivery);
         let row = DeliveryRow {
             task: Some(task),
+            outcome: Some(outcome),
             body: Some(body),
             ..row_of(tx, item, count)
         };
         self.push(row, count)
+    }
+
+    /// A reused signature whose first task was deleted: a few rows are kept beside any task, without bodies.
+    fn orphan(&mut self, tx: &mut Tx<'_>, item: &Item<'_>) -> Recorded {
+        let binding = item.verified.binding.expect("only a bound signature is reused");
+        let bound = self.bindings.get_mut(&binding.key).expect("found a moment ago");
+        if bound.orphans >= ROWS_PER_VERDICT {
+            return SIGNATURE_REUSED.recorded(None);
+        }
+        bound.orphans += 1;
+        bound.added_orphans += 1;
+        self.push(row_without_body(tx, item, SIGNATURE_REUSED), SIGNATURE_REUSED)
     }
 
     /// A delivery for a deleted task: noted without its body, reviving nothing.
@@ -240,11 +257,7 @@ impl Known {
         if tombstone.late + tombstone.added > ROWS_PER_VERDICT {
             return DELETED.recorded(None);
         }
-        let row = DeliveryRow {
-            body_sha256: Some(hex::encode(item.delivery.body_digest)),
-            ..row_of(tx, item, DELETED)
-        };
-        self.push(row, DELETED)
+        self.push(row_without_body(tx, item, DELETED), DELETED)
     }
 
     fn push(&mut self, row: DeliveryRow, count: Count) -> Recorded {
@@ -275,7 +288,7 @@ impl Known {
             net: delivery.remote_addr.map(rejected::net_of),
             size: rejected::size_of(delivery, kept),
         };
-        tx.ring.add(&share);
+        tx.ring().add(&share);
         let count = Count {
             verdict: Verdict::Rejected,
             reason: Some(reason),
@@ -323,6 +336,14 @@ fn row_of(tx: &mut Tx<'_>, item: &Item<'_>, count: Count) -> DeliveryRow {
     }
 }
 
+/// Such a row as long as only the digest of its body is kept.
+fn row_without_body(tx: &mut Tx<'_>, item: &Item<'_>, count: Count) -> DeliveryRow {
+    DeliveryRow {
+        body_sha256: Some(hex::encode(item.delivery.body_digest)),
+        ..row_of(tx, item, count)
+    }
+}
+
 fn reason_of(ruling: Ruling, verified: &Verified) -> Option<&'static str> {
     let too_many = || verified.event.media.iter().any(downloads::stands_for_too_many);
     match ruling.verdict {
@@ -335,13 +356,11 @@ fn reason_of(ruling: Ruling, verified: &Verified) -> Option<&'static str> {
     }
 }
 
-/// The summary of a task's media after files were added; the rule over all files is `downloads::media_summary`.
-fn media_after(before: &str, queued: usize, failed: usize) -> &str {
-    match (before, queued, failed) {
-        ("downloading", ..) => "downloading",
-        (_, 1.., _) => "queued",
-        ("none", 0, 1..) => "failed",
-        ("stored", 0, 1..) => "partial",
-        (before, ..) => before,
+/// The media summary of a task with just these files; the rule over any files is `summary::refresh`'s.
+fn media_of(event: &Event) -> &'static str {
+    match event.media.as_slice() {
+        [] => "none",
+        files if files.iter().all(|file| file.fault.is_some()) => "failed",
+        _ => "queued",
     }
 }

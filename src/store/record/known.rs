@@ -26,41 +26,43 @@ pub(super) struct OutcomeKey {
     pub(super) index: u32,
 }
 
+/// A task and what the batch adds to it. What its outcomes and files make of it is computed by `summary::refresh`.
 #[derive(Debug)]
 pub(super) struct TaskEntry {
     pub(super) id: i64,
-    pub(super) state: State,
-    pub(super) media: String,
-    pub(super) has_main: bool,
-    pub(super) created_at: Millis,
+    /// Set if the batch makes it: the state and the media that its first delivery gives it.
+    pub(super) made: Option<(State, &'static str)>,
+    /// The first delivery of the batch.
     pub(super) received_at: Option<Millis>,
     pub(super) prompt: Option<String>,
     pub(super) deliveries: i64,
-    pub(super) conflicts: i64,
-    pub(super) changed: bool,
+    /// Changes of what is believed, and conflicts.
+    pub(super) turns: u32,
 }
 
 impl TaskEntry {
-    /// A task that nobody announced.
-    pub(super) fn first_heard_of(id: i64, at: Millis) -> Self {
+    pub(super) fn new(id: i64, made: Option<(State, &'static str)>) -> Self {
         Self {
             id,
-            state: State::Pending,
-            media: "none".to_owned(),
-            has_main: false,
-            created_at: at,
+            made,
             received_at: None,
             prompt: None,
             deliveries: 0,
-            conflicts: 0,
-            changed: true,
+            turns: 0,
         }
+    }
+
+    /// Whether its summary has to be computed anew: not for the one delivery that made it.
+    pub(super) fn is_stale(&self) -> bool {
+        self.turns > u32::from(self.made.is_some())
     }
 }
 
 #[derive(Debug, Default)]
 pub(super) struct OutcomeEntry {
     pub(super) id: i64,
+    /// Whether the batch makes it.
+    pub(super) made: bool,
     pub(super) standing: Option<Standing>,
     pub(super) accepted_rows: i64,
     pub(super) duplicate_rows: i64,
@@ -68,6 +70,8 @@ pub(super) struct OutcomeEntry {
     pub(super) conflicts: i64,
     /// The delivery in the batch whose text it now shows.
     pub(super) said_by: Option<usize>,
+    /// Whether that delivery also changed what is believed.
+    pub(super) adopted: bool,
     pub(super) counted: bool,
 }
 
@@ -75,8 +79,9 @@ impl OutcomeEntry {
     pub(super) fn rows(&mut self, verdict: Verdict) -> &mut i64 {
         match verdict {
             Verdict::Accepted => &mut self.accepted_rows,
-            Verdict::Duplicate | Verdict::Rejected => &mut self.duplicate_rows,
             Verdict::Conflict => &mut self.conflict_rows,
+            // Rejected deliveries never come to be counted on an outcome.
+            Verdict::Duplicate | Verdict::Rejected => &mut self.duplicate_rows,
         }
     }
 }
@@ -87,6 +92,9 @@ pub(super) struct BindingEntry {
     pub(super) body: [u8; 32],
     /// Set if this batch made it.
     pub(super) made: Option<Binding>,
+    /// Conflict rows kept of it although its task is gone, before and in this batch.
+    pub(super) orphans: i64,
+    pub(super) added_orphans: i64,
 }
 
 #[derive(Debug)]
@@ -113,6 +121,8 @@ pub(super) struct Known {
     pub(super) tombstones: HashMap<TaskKey, Tombstone>,
     pub(super) rows: Vec<DeliveryRow>,
     pub(super) files: Vec<downloads::NewDownload>,
+    /// Outcomes that were overruled, each by a delivery of the batch.
+    pub(super) overruled: Vec<(OutcomeKey, usize)>,
 }
 
 /// One question to the database: what do you know of these keys?
@@ -151,13 +161,13 @@ pub(super) fn slots(deliveries: &[&NewDelivery]) -> Vec<Slot> {
 impl Known {
     pub(super) async fn load(&mut self, tx: &mut Tx<'_>, slots: &[Slot]) -> Result<(), sqlx::Error> {
         let rows = sqlx::query(
-            "SELECT s.value->>'source', s.value->>'task_id', s.value->>'kind', s.value->>'idx',
-                    t.id, t.state, t.media, t.created_at, t.received_at, t.deliveries, t.conflicts,
-                    EXISTS (SELECT 1 FROM outcomes m WHERE m.task = t.id AND m.kind = 'video' AND m.idx = 0),
-                    o.id, o.state, o.digest, o.has_media, o.accepted_rows, o.duplicate_rows, o.conflict_rows,
-                    o.conflicts, EXISTS (SELECT 1 FROM downloads f WHERE f.task = o.task AND f.kind = o.kind AND f.idx = o.idx
-                            AND f.state = 'stored'),
-                    x.late, b.source, b.kind, b.idx, b.body, b.key, d.id, d.digest
+            "SELECT s.value->>'source' AS source, s.value->>'task_id' AS task_id, s.value->>'kind' AS kind,
+                    s.value->>'idx' AS idx, t.id AS task, o.id AS outcome, o.state, o.digest, o.has_media,
+                    o.accepted_rows, o.duplicate_rows, o.conflict_rows, o.conflicts,
+                    EXISTS (SELECT 1 FROM downloads f WHERE f.task = o.task AND f.kind = o.kind AND f.idx = o.idx
+                            AND f.state = 'stored') AS has_stored,
+                    x.late, b.key AS binding, b.source AS bound_source, b.kind AS bound_kind, b.idx AS bound_idx,
+                    b.body AS bound_body, b.orphans, d.id AS body, d.digest AS body_digest
              FROM jsonb_each($1) s
              LEFT JOIN tasks t ON t.task_id = s.value->>'task_id' AND t.source = s.value->>'source'
              LEFT JOIN outcomes o ON o.task = t.id AND o.kind = s.value->>'kind' AND o.idx = s.value->>'idx'
@@ -174,56 +184,38 @@ impl Known {
         Ok(())
     }
 
-    pub(super) fn note(&mut self, row: &SqliteRow) -> Result<(), sqlx::Error> {
-        if let (Some(id), Some(digest)) = (row.try_get(27)?, row.try_get::<Option<Vec<u8>>, _>(28)?) {
-            self.bodies.insert(
-                array(&digest),
-                BodyEntry {
-                    id,
-                    brought_by: None,
-                    added_refs: 0,
-                },
-            );
+    fn note(&mut self, row: &SqliteRow) -> Result<(), sqlx::Error> {
+        if let Some(id) = row.try_get("body")? {
+            let body = BodyEntry {
+                id,
+                brought_by: None,
+                added_refs: 0,
+            };
+            self.bodies.insert(digest_in(row, "body_digest")?, body);
         }
-        let Some(task_id) = row.try_get::<Option<String>, _>(1)? else {
+        let Some(task_id) = row.try_get("task_id")? else {
             return Ok(());
         };
         let task = TaskKey {
-            source: row.try_get(0)?,
+            source: row.try_get("source")?,
             task_id,
         };
-        if let Some(id) = row.try_get(4)? {
-            self.tasks.insert(task.clone(), task_entry(row, id)?);
+        if let Some(binding) = binding_entry(row, &task)? {
+            self.bindings.insert(digest_in(row, "binding")?, binding);
         }
-        if let (Some(id), Some(kind), Some(index)) = (row.try_get(12)?, row.try_get(2)?, row.try_get(3)?) {
+        if let Some(id) = row.try_get("outcome")? {
             let key = OutcomeKey {
                 task: task.clone(),
-                kind,
-                index,
+                kind: row.try_get("kind")?,
+                index: row.try_get("idx")?,
             };
             self.outcomes.insert(key, outcome_entry(row, id)?);
         }
-        if let Some(late) = row.try_get(21)? {
+        if let Some(late) = row.try_get("late")? {
             self.tombstones.insert(task.clone(), Tombstone { late, added: 0 });
         }
-        if let Some(key) = row.try_get::<Option<Vec<u8>>, _>(26)? {
-            let to = OutcomeKey {
-                // The signature covers the task id: only the source can differ.
-                task: TaskKey {
-                    source: row.try_get(22)?,
-                    task_id: task.task_id,
-                },
-                kind: row.try_get(23)?,
-                index: row.try_get(24)?,
-            };
-            self.bindings.insert(
-                array(&key),
-                BindingEntry {
-                    to,
-                    body: array(&row.try_get::<Vec<u8>, _>(25)?),
-                    made: None,
-                },
-            );
+        if let Some(id) = row.try_get("task")? {
+            self.tasks.insert(task, TaskEntry::new(id, None));
         }
         Ok(())
     }
@@ -250,44 +242,50 @@ impl Known {
     }
 }
 
-pub(super) fn task_entry(row: &SqliteRow, id: i64) -> Result<TaskEntry, sqlx::Error> {
-    Ok(TaskEntry {
-        id,
-        state: state_from(row.try_get(5)?),
-        media: row.try_get(6)?,
-        created_at: row.try_get(7)?,
-        received_at: row.try_get(8)?,
-        deliveries: row.try_get(9)?,
-        conflicts: row.try_get(10)?,
-        has_main: row.try_get(11)?,
-        prompt: None,
-        changed: false,
-    })
-}
-
-pub(super) fn outcome_entry(row: &SqliteRow, id: i64) -> Result<OutcomeEntry, sqlx::Error> {
-    let digest: Option<Vec<u8>> = row.try_get(14)?;
-    let state = state_from(row.try_get(13)?);
-    let (has_media, has_stored) = (row.try_get(15)?, row.try_get(20)?);
+fn outcome_entry(row: &SqliteRow, id: i64) -> Result<OutcomeEntry, sqlx::Error> {
+    // Only expected, nothing delivered yet: as if never heard of.
+    let delivered = row.try_get::<Option<&[u8]>, _>("digest")?.is_some();
+    let standing = Standing {
+        state: state_from(row.try_get("state")?),
+        digest: digest_in(row, "digest")?,
+        has_media: row.try_get("has_media")?,
+        has_stored: row.try_get("has_stored")?,
+    };
     Ok(OutcomeEntry {
         id,
-        // Only expected, nothing delivered yet: as if never heard of.
-        standing: digest.map(|digest| Standing {
-            state,
-            digest: array(&digest),
-            has_media,
-            has_stored,
-        }),
-        accepted_rows: row.try_get(16)?,
-        duplicate_rows: row.try_get(17)?,
-        conflict_rows: row.try_get(18)?,
-        conflicts: row.try_get(19)?,
-        said_by: None,
-        counted: false,
+        standing: delivered.then_some(standing),
+        accepted_rows: row.try_get("accepted_rows")?,
+        duplicate_rows: row.try_get("duplicate_rows")?,
+        conflict_rows: row.try_get("conflict_rows")?,
+        conflicts: row.try_get("conflicts")?,
+        ..OutcomeEntry::default()
     })
 }
 
-/// A 32-byte column; anything else is a damaged database and equals nothing.
-pub(super) fn array(bytes: &[u8]) -> [u8; 32] {
-    bytes.try_into().unwrap_or_default()
+fn binding_entry(row: &SqliteRow, task: &TaskKey) -> Result<Option<BindingEntry>, sqlx::Error> {
+    let Some(source) = row.try_get("bound_source")? else {
+        return Ok(None);
+    };
+    let to = OutcomeKey {
+        // The signature covers the task id: only the source can differ.
+        task: TaskKey {
+            source,
+            task_id: task.task_id.clone(),
+        },
+        kind: row.try_get("bound_kind")?,
+        index: row.try_get("bound_idx")?,
+    };
+    Ok(Some(BindingEntry {
+        to,
+        body: digest_in(row, "bound_body")?,
+        made: None,
+        orphans: row.try_get("orphans")?,
+        added_orphans: 0,
+    }))
+}
+
+/// A column of 32 bytes; anything else is NULL or a damaged database, and equals nothing.
+fn digest_in(row: &SqliteRow, column: &str) -> Result<[u8; 32], sqlx::Error> {
+    let bytes: Option<&[u8]> = row.try_get(column)?;
+    Ok(bytes.and_then(|bytes| bytes.try_into().ok()).unwrap_or_default())
 }

@@ -149,13 +149,18 @@ pub(super) async fn record(
     if !elsewhere.is_empty() {
         known.load(tx, &elsewhere).await?;
     }
-    let recorded = deliveries
+    let recorded: Vec<Recorded> = deliveries
         .iter()
         .enumerate()
         .map(|(at, delivery)| known.judge(tx, at, delivery))
         .collect();
     known.write(tx, deliveries).await?;
-    rejected::enforce_bounds(tx).await?;
+    if recorded
+        .iter()
+        .any(|recorded| recorded.verdict == Verdict::Rejected)
+    {
+        rejected::enforce_bounds(tx).await?;
+    }
     Ok(recorded)
 }
 

@@ -1,15 +1,23 @@
 //! Writing what a batch decided: one statement a table, all rows of the batch in one JSON parameter.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::{QueryBuilder, Sqlite};
 
-use super::known::Known;
-use super::{Content, NewDelivery, Verdict, to_json};
-use crate::clock::Millis;
-use crate::store::downloads;
+use super::known::{Known, OutcomeEntry};
+use super::{Content, NewDelivery, Verdict, Via, to_json};
+use crate::clock::{Millis, millis};
+use crate::provider::Event;
+use crate::provider::rules::Standing;
+use crate::store::overrule::{self, Overruling};
 use crate::store::writer::Tx;
+use crate::store::{downloads, summary};
+
+/// How long a binding is kept past its expiry: a delivery is judged fresh a moment before it is recorded, and clocks are
+/// set back.
+const BINDING_GRACE: Duration = Duration::from_hours(1);
 
 /// Bodies per statement: a few fixed shapes, so that the statement cache holds them.
 const BODIES_PER_STATEMENT: usize = 16;
@@ -18,6 +26,7 @@ const BODIES_PER_STATEMENT: usize = 16;
 pub(super) struct DeliveryRow {
     pub(super) id: i64,
     pub(super) task: Option<i64>,
+    pub(super) outcome: Option<i64>,
     pub(super) source: String,
     pub(super) task_id: Option<String>,
     pub(super) kind: Option<String>,
@@ -45,6 +54,7 @@ impl DeliveryRow {
         Self {
             id,
             task: None,
+            outcome: None,
             source: delivery.source.clone(),
             task_id: None,
             kind: None,
@@ -69,14 +79,11 @@ struct TaskRow<'a> {
     id: i64,
     source: &'a str,
     task_id: &'a str,
-    state: &'static str,
-    media: &'a str,
+    state: Option<&'static str>,
+    media: Option<&'static str>,
     prompt: Option<&'a str>,
-    created_at: Millis,
     received_at: Option<Millis>,
-    updated_at: Millis,
     deliveries: i64,
-    conflicts: i64,
     change_seq: i64,
 }
 
@@ -94,13 +101,41 @@ struct OutcomeRow<'a> {
     fallback: Option<bool>,
     credits: Option<f64>,
     via: &'static str,
-    received_at: Millis,
+    /// `None` if the delivery only refreshed the text: what is believed is not newer for that.
+    received_at: Option<Millis>,
     digest: String,
     has_media: bool,
     accepted_rows: i64,
     duplicate_rows: i64,
     conflict_rows: i64,
     conflicts: i64,
+}
+
+impl<'a> OutcomeRow<'a> {
+    /// The row without its place: what a delivery makes of an outcome.
+    fn of(outcome: &OutcomeEntry, standing: Standing, event: &'a Event, via: Via) -> Self {
+        Self {
+            id: 0,
+            task: 0,
+            kind: "",
+            idx: 0,
+            state: standing.state.as_str(),
+            code: event.code,
+            msg: &event.msg,
+            failure: event.failure.as_ref().map(to_json),
+            resolution: event.resolution.as_deref(),
+            fallback: event.fallback,
+            credits: event.credits.filter(|credits| credits.is_finite()),
+            via: via.as_str(),
+            received_at: None,
+            digest: hex::encode(standing.digest),
+            has_media: standing.has_media,
+            accepted_rows: outcome.accepted_rows,
+            duplicate_rows: outcome.duplicate_rows,
+            conflict_rows: outcome.conflict_rows,
+            conflicts: outcome.conflicts,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -123,16 +158,30 @@ struct BindingRow<'a> {
 }
 
 impl Known {
-    /// Writes everything that the batch changed, parents before children.
+    /// Writes everything that the batch changed, parents before children, summaries last.
     pub(super) async fn write(self, tx: &mut Tx<'_>, deliveries: &[&NewDelivery]) -> Result<(), sqlx::Error> {
         self.write_bodies(tx, deliveries).await?;
         self.write_tasks(tx).await?;
         self.write_outcomes(tx, deliveries).await?;
         self.write_counts(tx).await?;
         downloads::insert(tx, &self.files).await?;
+        for (key, at) in &self.overruled {
+            let Content::Verified(verified) = &deliveries[*at].content else {
+                continue;
+            };
+            let by = Overruling {
+                kind: &verified.kind,
+                index: verified.index,
+                media: &verified.event.media,
+                received_at: deliveries[*at].received_at,
+            };
+            overrule::files(tx, self.tasks[&key.task].id, &by).await?;
+        }
         self.write_deliveries(tx).await?;
         self.write_bindings(tx).await?;
-        self.write_tombstones(tx).await
+        self.write_tombstones(tx).await?;
+        let stale = self.tasks.values().filter(|task| task.is_stale());
+        summary::refresh(tx, &stale.map(|task| task.id).collect::<Vec<_>>()).await
     }
 
     async fn write_bodies(&self, tx: &mut Tx<'_>, deliveries: &[&NewDelivery]) -> Result<(), sqlx::Error> {
@@ -168,49 +217,39 @@ impl Known {
     }
 
     async fn write_tasks(&self, tx: &mut Tx<'_>) -> Result<(), sqlx::Error> {
-        let now = tx.now;
-        let rows: Vec<TaskRow<'_>> = self
-            .tasks
-            .iter()
-            .filter(|(_, task)| task.changed)
-            .map(|(key, task)| TaskRow {
+        let (mut made, mut met) = (Vec::new(), Vec::new());
+        for (key, task) in self.tasks.iter().filter(|(_, task)| task.deliveries > 0) {
+            let rows = if task.made.is_some() { &mut made } else { &mut met };
+            rows.push(TaskRow {
                 id: task.id,
                 source: &key.source,
                 task_id: &key.task_id,
-                state: task.state.as_str(),
-                media: &task.media,
+                state: task.made.map(|(state, _)| state.as_str()),
+                media: task.made.map(|(_, media)| media),
                 prompt: task.prompt.as_deref(),
-                created_at: task.created_at,
                 received_at: task.received_at,
-                updated_at: now,
                 deliveries: task.deliveries,
-                conflicts: task.conflicts,
                 change_seq: tx.next_change(),
-            })
-            .collect();
-        if rows.is_empty() {
-            return Ok(());
+            });
         }
-        sqlx::query(
-            "INSERT INTO tasks (id, source, task_id, state, media, prompt, created_at, received_at, updated_at,
-                                deliveries, conflicts, change_seq)
+        let insert = "INSERT INTO tasks (id, source, task_id, state, media, prompt, created_at, received_at, updated_at,
+                                         deliveries, conflicts, change_seq)
              SELECT value->>'id', value->>'source', value->>'task_id', value->>'state', value->>'media',
-                    value->>'prompt', value->>'created_at', value->>'received_at', value->>'updated_at',
-                    value->>'deliveries', value->>'conflicts', value->>'change_seq'
-             FROM jsonb_each($1) WHERE true
-             ON CONFLICT DO UPDATE SET
-                state = excluded.state, media = excluded.media, prompt = COALESCE(tasks.prompt, excluded.prompt),
-                received_at = excluded.received_at, updated_at = excluded.updated_at,
-                deliveries = excluded.deliveries, conflicts = excluded.conflicts, change_seq = excluded.change_seq",
-        )
-        .bind(to_json(&rows))
-        .execute(&mut *tx.connection)
-        .await?;
-        Ok(())
+                    value->>'prompt', value->>'received_at', value->>'received_at', $2, value->>'deliveries', 0,
+                    value->>'change_seq'
+             FROM jsonb_each($1)";
+        let update = "UPDATE tasks SET
+                deliveries = deliveries + (r.value->>'deliveries'), prompt = COALESCE(prompt, r.value->>'prompt'),
+                received_at = COALESCE(received_at, r.value->>'received_at'), updated_at = $2,
+                change_seq = r.value->>'change_seq'
+             FROM jsonb_each($1) r WHERE tasks.id = r.value->>'id'";
+        let now = tx.now;
+        run(tx, insert, &made, Some(now)).await?;
+        run(tx, update, &met, Some(now)).await
     }
 
     async fn write_outcomes(&self, tx: &mut Tx<'_>, deliveries: &[&NewDelivery]) -> Result<(), sqlx::Error> {
-        let mut rows = Vec::new();
+        let (mut made, mut met) = (Vec::new(), Vec::new());
         for (key, outcome) in &self.outcomes {
             let (Some(at), Some(standing)) = (outcome.said_by, outcome.standing) else {
                 continue;
@@ -218,53 +257,36 @@ impl Known {
             let Content::Verified(verified) = &deliveries[at].content else {
                 continue;
             };
-            let event = &verified.event;
+            let task = self.tasks[&key.task].id;
+            let rows = if outcome.made { &mut made } else { &mut met };
             rows.push(OutcomeRow {
                 id: outcome.id,
-                task: self.tasks[&key.task].id,
+                task,
                 kind: &key.kind,
                 idx: key.index,
-                state: standing.state.as_str(),
-                code: event.code,
-                msg: &event.msg,
-                failure: event.failure.as_ref().map(to_json),
-                resolution: event.resolution.as_deref(),
-                fallback: event.fallback,
-                credits: event.credits.filter(|credits| credits.is_finite()),
-                via: deliveries[at].via.as_str(),
-                received_at: deliveries[at].received_at,
-                digest: hex::encode(standing.digest),
-                has_media: standing.has_media,
-                accepted_rows: outcome.accepted_rows,
-                duplicate_rows: outcome.duplicate_rows,
-                conflict_rows: outcome.conflict_rows,
-                conflicts: outcome.conflicts,
+                received_at: outcome.adopted.then_some(deliveries[at].received_at),
+                ..OutcomeRow::of(outcome, standing, &verified.event, deliveries[at].via)
             });
         }
-        if rows.is_empty() {
-            return Ok(());
-        }
-        sqlx::query(
-            "INSERT INTO outcomes (id, task, kind, idx, state, code, msg, failure, resolution, fallback, credits, via,
-                                   received_at, digest, has_media, accepted_rows, duplicate_rows, conflict_rows, conflicts)
+        let insert = "INSERT INTO outcomes (id, task, kind, idx, state, code, msg, failure, resolution, fallback, credits,
+                                            via, received_at, digest, has_media, accepted_rows, duplicate_rows,
+                                            conflict_rows, conflicts)
              SELECT value->>'id', value->>'task', value->>'kind', value->>'idx', value->>'state', value->>'code',
                     value->>'msg', value->>'failure', value->>'resolution', value->>'fallback', value->>'credits',
                     value->>'via', value->>'received_at', unhex(value->>'digest'), value->>'has_media',
                     value->>'accepted_rows', value->>'duplicate_rows', value->>'conflict_rows', value->>'conflicts'
-             FROM jsonb_each($1) WHERE true
-             ON CONFLICT DO UPDATE SET
-                state = excluded.state, code = excluded.code, msg = excluded.msg, failure = excluded.failure,
-                resolution = COALESCE(excluded.resolution, resolution),
-                fallback = COALESCE(excluded.fallback, fallback), credits = COALESCE(excluded.credits, credits),
-                via = excluded.via, received_at = excluded.received_at, digest = excluded.digest,
-                has_media = excluded.has_media, accepted_rows = excluded.accepted_rows,
-                duplicate_rows = excluded.duplicate_rows, conflict_rows = excluded.conflict_rows,
-                conflicts = excluded.conflicts",
-        )
-        .bind(to_json(&rows))
-        .execute(&mut *tx.connection)
-        .await?;
-        Ok(())
+             FROM jsonb_each($1)";
+        let update = "UPDATE outcomes SET
+                state = r.value->>'state', code = r.value->>'code', msg = r.value->>'msg',
+                failure = r.value->>'failure', resolution = COALESCE(r.value->>'resolution', resolution),
+                fallback = COALESCE(r.value->>'fallback', fallback), credits = COALESCE(r.value->>'credits', credits),
+                via = r.value->>'via', received_at = COALESCE(r.value->>'received_at', received_at),
+                digest = unhex(r.value->>'digest'), has_media = r.value->>'has_media',
+                accepted_rows = r.value->>'accepted_rows', duplicate_rows = r.value->>'duplicate_rows',
+                conflict_rows = r.value->>'conflict_rows', conflicts = r.value->>'conflicts'
+             FROM jsonb_each($1) r WHERE outcomes.id = r.value->>'id'";
+        run(tx, insert, &made, None).await?;
+        run(tx, update, &met, None).await
     }
 
     async fn write_counts(&self, tx: &mut Tx<'_>) -> Result<(), sqlx::Error> {
@@ -280,38 +302,22 @@ impl Known {
                 conflicts: outcome.conflicts,
             })
             .collect();
-        if rows.is_empty() {
-            return Ok(());
-        }
-        sqlx::query(
-            "UPDATE outcomes SET accepted_rows = r.value->>'accepted_rows',
-                                 duplicate_rows = r.value->>'duplicate_rows', conflict_rows = r.value->>'conflict_rows',
-                                 conflicts = r.value->>'conflicts'
-             FROM jsonb_each($1) r WHERE outcomes.id = r.value->>'id'",
-        )
-        .bind(to_json(&rows))
-        .execute(&mut *tx.connection)
-        .await?;
-        Ok(())
+        let update = "UPDATE outcomes SET
+                accepted_rows = r.value->>'accepted_rows', duplicate_rows = r.value->>'duplicate_rows',
+                conflict_rows = r.value->>'conflict_rows', conflicts = r.value->>'conflicts'
+             FROM jsonb_each($1) r WHERE outcomes.id = r.value->>'id'";
+        run(tx, update, &rows, None).await
     }
 
     async fn write_deliveries(&self, tx: &mut Tx<'_>) -> Result<(), sqlx::Error> {
-        if self.rows.is_empty() {
-            return Ok(());
-        }
-        sqlx::query(
-            "INSERT INTO deliveries (id, task, source, task_id, kind, idx, received_at, via, verdict, reason,
-                                     remote_addr, headers, body, body_sha256, net, known, size)
-             SELECT value->>'id', value->>'task', value->>'source', value->>'task_id', value->>'kind', value->>'idx',
-                    value->>'received_at', value->>'via', value->>'verdict', value->>'reason', value->>'remote_addr',
-                    value->>'headers', value->>'body', unhex(value->>'body_sha256'), value->>'net', value->>'known',
-                    value->>'size'
-             FROM jsonb_each($1)",
-        )
-        .bind(to_json(&self.rows))
-        .execute(&mut *tx.connection)
-        .await?;
-        Ok(())
+        let insert = "INSERT INTO deliveries (id, task, outcome, source, task_id, kind, idx, received_at, via, verdict,
+                                              reason, remote_addr, headers, body, body_sha256, net, known, size)
+             SELECT value->>'id', value->>'task', value->>'outcome', value->>'source', value->>'task_id',
+                    value->>'kind', value->>'idx', value->>'received_at', value->>'via', value->>'verdict',
+                    value->>'reason', value->>'remote_addr', value->>'headers', value->>'body',
+                    unhex(value->>'body_sha256'), value->>'net', value->>'known', value->>'size'
+             FROM jsonb_each($1)";
+        run(tx, insert, &self.rows, None).await
     }
 
     async fn write_bindings(&self, tx: &mut Tx<'_>) -> Result<(), sqlx::Error> {
@@ -330,24 +336,29 @@ impl Known {
                 })
             })
             .collect();
+        let insert = "INSERT INTO bindings (key, source, kind, idx, body, expires_at)
+             SELECT unhex(value->>'key'), value->>'source', value->>'kind', value->>'idx', unhex(value->>'body'),
+                    value->>'expires_at'
+             FROM jsonb_each($1)";
+        run(tx, insert, &rows, None).await?;
+        let orphans: Vec<(String, i64)> = self
+            .bindings
+            .iter()
+            .filter(|(_, bound)| bound.added_orphans > 0)
+            .map(|(key, bound)| (hex::encode(key), bound.orphans))
+            .collect();
+        let update = "UPDATE bindings SET orphans = r.value->>1 FROM jsonb_each($1) r
+             WHERE bindings.key = unhex(r.value->>0)";
+        run(tx, update, &orphans, None).await?;
         if rows.is_empty() {
             return Ok(());
         }
-        sqlx::query(
-            "INSERT INTO bindings (key, source, kind, idx, body, expires_at)
-             SELECT unhex(value->>'key'), value->>'source', value->>'kind', value->>'idx', unhex(value->>'body'),
-                    value->>'expires_at'
-             FROM jsonb_each($1)",
-        )
-        .bind(to_json(&rows))
-        .execute(&mut *tx.connection)
-        .await?;
         // As many again as were added: the table stays as large as what is still valid, and no batch stalls.
         sqlx::query(
             "DELETE FROM bindings WHERE key IN
                 (SELECT key FROM bindings WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)",
         )
-        .bind(tx.now)
+        .bind(tx.now.saturating_sub(millis(BINDING_GRACE)))
         .bind(i64::try_from(rows.len() * 2).unwrap_or(i64::MAX))
         .execute(&mut *tx.connection)
         .await?;
@@ -369,4 +380,23 @@ impl Known {
         }
         Ok(())
     }
+}
+
+/// Runs a statement over all rows at once, if there are any.
+async fn run<T: Serialize>(
+    tx: &mut Tx<'_>,
+    statement: &'static str,
+    rows: &[T],
+    now: Option<Millis>,
+) -> Result<(), sqlx::Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let query = sqlx::query(statement).bind(to_json(rows));
+    let query = match now {
+        Some(now) => query.bind(now),
+        None => query,
+    };
+    query.execute(&mut *tx.connection).await?;
+    Ok(())
 }
