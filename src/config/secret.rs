@@ -28,6 +28,12 @@ impl Secret {
     pub fn matches(&self, presented: &[u8]) -> bool {
         self.expose().as_bytes().ct_eq(presented).into()
     }
+
+    /// Whether someone presented one of these. All are compared, so that the time taken does not tell which one was
+    /// close.
+    pub fn any_matches(secrets: &[Self], presented: &[u8]) -> bool {
+        secrets.iter().filter(|secret| secret.matches(presented)).count() > 0
+    }
 }
 
 impl From<String> for Secret {
@@ -82,5 +88,9 @@ mod tests {
         assert!(!secret.matches(b"ab"));
         assert!(!secret.matches(b"abcd"));
         assert!(!secret.matches(b""));
+        let secrets = [Secret::new("abc"), Secret::new("def")];
+        assert!(Secret::any_matches(&secrets, b"def"));
+        assert!(!Secret::any_matches(&secrets, b"abcdef"));
+        assert!(!Secret::any_matches(&[], b""));
     }
 }

@@ -10,6 +10,7 @@ use url::{Host, Url};
 
 use super::App;
 use super::problem::Problem;
+use crate::config::Secret;
 
 /// Headers that only a proxy or tunnel adds: whoever sends them is not this machine.
 const FORWARDING: [&str; 6] = [
@@ -39,12 +40,7 @@ pub(super) async fn require(
             "this route wants Authorization: Bearer with one of api.tokens",
         )
     })?;
-    // All are compared, so that the time taken does not tell which one was close.
-    let matching = tokens
-        .iter()
-        .filter(|token| token.matches(presented.as_bytes()))
-        .count();
-    if matching == 0 {
+    if !Secret::any_matches(&tokens, presented.as_bytes()) {
         return Err(Problem::new(
             StatusCode::UNAUTHORIZED,
             "bad_token",
