@@ -121,13 +121,6 @@ impl Instance {
         self.writer.drain(LAST_COMMITS).await && in_time
     }
 
-    /// The hard stop at once, for those who ask twice.
-    pub async fn stop_now(self) {
-        self.tasks.drain(Duration::ZERO).await;
-        drop(self.app);
-        self.writer.drain(LAST_COMMITS).await;
-    }
-
     /// The tracker, to watch for the stop from outside.
     pub fn tasks(&self) -> Tasks {
         self.tasks.clone()

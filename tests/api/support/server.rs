@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use reelhook::cli::instance::Instance;
 use reelhook::clock::Clock;
@@ -215,7 +216,11 @@ impl TestServer {
     /// The hard stop: nothing is waited for. What is left can be started again.
     pub(crate) async fn halt(mut self) -> Setup {
         let instance = self.instance.take().expect("it runs");
-        RUNTIME.spawn(instance.stop_now()).await.unwrap();
+        let halt = async move {
+            instance.tasks().drain(Duration::ZERO).await;
+            instance.stop().await
+        };
+        RUNTIME.spawn(halt).await.unwrap();
         self.setup.take().expect("it was started")
     }
 
