@@ -4,7 +4,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::DefaultBodyLimit;
 use axum::http::Uri;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get, post};
@@ -166,8 +166,7 @@ pub fn router(app: App) -> Router {
         .with_state(app)
 }
 
-async fn not_found(State(app): State<App>, uri: Uri) -> Problem {
-    let _ = app;
+async fn not_found(uri: Uri) -> Problem {
     Problem::not_found(format!("there is no route {}", uri.path()))
 }
 
