@@ -162,8 +162,8 @@ fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-/// Whether a URL's host is this machine.
-fn names_loopback(url: &Url) -> bool {
+/// Whether a URL's host is this machine: a loopback address, `localhost`, or a name under it.
+pub fn names_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => is_loopback(address.into()),
         Some(Host::Ipv6(address)) => is_loopback(address.into()),

@@ -1,16 +1,14 @@
 //! Who may use the API: a bearer token, or, where none is configured, only this machine.
 
-use std::net::IpAddr;
-
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use url::{Host, Url};
+use url::Url;
 
 use super::App;
 use super::problem::Problem;
-use crate::config::Secret;
+use crate::config::{Secret, names_loopback};
 
 /// Headers that only a proxy or tunnel adds: whoever sends them is not this machine.
 const FORWARDING: [&str; 6] = [
@@ -59,6 +57,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// Refuses whatever does not plainly come from this machine by its own name: a tunnel, a proxy, another site's page
 /// in a browser here, a name that was rebound to loopback.
 pub(super) fn require_local(headers: &HeaderMap) -> Result<(), Problem> {
+    let is_local = |url: &str| Url::parse(url).is_ok_and(|url| names_loopback(&url));
     let refuse = |what: &str| {
         Err(Problem::new(
             StatusCode::FORBIDDEN,
@@ -72,7 +71,7 @@ pub(super) fn require_local(headers: &HeaderMap) -> Result<(), Problem> {
         return refuse(&format!("the request was forwarded ({name})"));
     }
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
-    if !host.is_some_and(|host| names_loopback(&format!("http://{host}/"))) {
+    if !host.is_some_and(|host| is_local(&format!("http://{host}/"))) {
         return refuse("the Host is not loopback");
     }
     let site = headers
@@ -84,20 +83,10 @@ pub(super) fn require_local(headers: &HeaderMap) -> Result<(), Problem> {
     let origin = headers
         .get(header::ORIGIN)
         .map(|value| value.to_str().unwrap_or_default());
-    if origin.is_some_and(|origin| !names_loopback(origin)) {
+    if origin.is_some_and(|origin| !is_local(origin)) {
         return refuse("the request comes from another site");
     }
     Ok(())
-}
-
-fn names_loopback(url: &str) -> bool {
-    let Ok(url) = Url::parse(url) else { return false };
-    match url.host() {
-        Some(Host::Ipv4(address)) => IpAddr::from(address).is_loopback(),
-        Some(Host::Ipv6(address)) => IpAddr::from(address).to_canonical().is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
 }
 
 #[cfg(test)]
@@ -114,7 +103,13 @@ mod tests {
 
     #[test]
     fn this_machine_by_its_own_names_is_let_in() {
-        for host in ["127.0.0.1:8080", "localhost:8080", "[::1]:8080", "127.1.2.3"] {
+        for host in [
+            "127.0.0.1:8080",
+            "localhost:8080",
+            "[::1]:8080",
+            "127.1.2.3",
+            "app.localhost",
+        ] {
             assert!(verdict(&[("host", host)]), "{host}");
         }
         assert!(verdict(&[
