@@ -95,6 +95,21 @@ async fn of_several_faults_the_first_in_the_documented_order_is_given() {
 }
 
 #[tokio::test]
+async fn a_body_is_unpacked_only_for_a_good_token_and_query() {
+    let server = strict().await;
+    let bomb = gzip(&vec![b' '; 100_000]);
+    let send = |rest: String| server.callback_of(&rest, bomb.clone(), "t1").signed(KEY).send();
+    for (query, refused) in [
+        ("", (401, "missing_token")),
+        (&*format!("?token={TOKEN}&kind=A/B"), (400, "bad_query")),
+        (&*format!("?token={TOKEN}"), (413, "too_large")),
+    ] {
+        let (status, reason) = send(format!("kie{query}")).await.problem();
+        assert_eq!((status, &*reason), refused, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn another_method_is_refused_after_the_source_and_before_the_rest() {
     let server = strict().await;
     for method in [Method::GET, Method::PUT, Method::DELETE] {
