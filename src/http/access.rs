@@ -37,13 +37,15 @@ pub(super) async fn require(
             "missing_token",
             "this route wants Authorization: Bearer with one of api.tokens",
         )
+        .asking_for_bearer()
     })?;
     if !Secret::any_matches(&tokens, presented.as_bytes()) {
         return Err(Problem::new(
             StatusCode::UNAUTHORIZED,
             "bad_token",
             "the bearer token is none of api.tokens",
-        ));
+        )
+        .asking_for_bearer());
     }
     Ok(next.run(request).await)
 }

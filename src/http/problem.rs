@@ -21,6 +21,7 @@ pub(super) struct Problem {
     detail: Cow<'static, str>,
     retry_after: Option<u32>,
     allow: Option<&'static str>,
+    challenge: bool,
     close: bool,
 }
 
@@ -41,6 +42,7 @@ impl Problem {
             detail: detail.into(),
             retry_after: None,
             allow: None,
+            challenge: false,
             close: false,
         }
     }
@@ -83,6 +85,14 @@ impl Problem {
         }
     }
 
+    /// A bearer token would have helped. Not so for callbacks, whose senders know of none.
+    pub(super) fn asking_for_bearer(self) -> Self {
+        Self {
+            challenge: true,
+            ..self
+        }
+    }
+
     /// The rest of the request was not read, so the connection cannot carry another.
     pub(super) fn closing(self) -> Self {
         Self { close: true, ..self }
@@ -108,7 +118,7 @@ impl IntoResponse for Problem {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        if self.status == StatusCode::UNAUTHORIZED {
+        if self.challenge {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if let Some(seconds) = self.retry_after {

@@ -110,6 +110,14 @@ async fn a_body_is_unpacked_only_for_a_good_token_and_query() {
 }
 
 #[tokio::test]
+async fn a_callback_is_not_asked_for_a_bearer_token() {
+    let server = strict().await;
+    let answer = server.callback(&failure("t1")).send().await;
+    assert_eq!(answer.problem(), (401, "missing_token".to_owned()));
+    assert_eq!(answer.header("www-authenticate"), "");
+}
+
+#[tokio::test]
 async fn another_method_is_refused_after_the_source_and_before_the_rest() {
     let server = strict().await;
     for method in [Method::GET, Method::PUT, Method::DELETE] {
@@ -268,7 +276,7 @@ async fn half_a_signature_is_none() {
         let call = server.callback_to(&format!("kie?token={TOKEN}"), &failure("t1"));
         let answer = call.header(name, value).send().await;
         assert_eq!(answer.problem(), (401, "missing_signature".to_owned()), "{name}");
-        assert_eq!(answer.header("www-authenticate"), "Bearer");
+        assert_eq!(answer.header("www-authenticate"), "");
     }
 }
 
