@@ -5,6 +5,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use http_range_header::{EndPosition, StartPosition};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
@@ -36,6 +37,9 @@ const INLINE: [&str; 16] = [
     "audio/aac",
 ];
 
+/// The same name may later carry another file: each use asks, and is told 304.
+const CACHING: &str = "private, no-cache";
+
 /// Bytes read from disk at a time.
 const CHUNK: usize = 256 * 1024;
 
@@ -54,7 +58,8 @@ pub(super) async fn serve(
     };
     let etag = format!("\"{}\"", hex::encode(sha256));
     if not_modified(&headers, &etag) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+        let unchanged = [(header::ETAG, etag), (header::CACHE_CONTROL, CACHING.to_owned())];
+        return Ok((StatusCode::NOT_MODIFIED, unchanged).into_response());
     }
     let (mut stored, length) = app.storage.open_file(key).await?;
     let range = match requested(&headers, &etag, length) {
@@ -146,10 +151,21 @@ fn requested(headers: &HeaderMap, etag: &str, length: u64) -> Requested {
         // Another unit, or malformed: to be ignored.
         return Requested::Whole;
     };
-    match parsed.validate(length).as_deref() {
-        Ok([only]) => Requested::Part(*only.start(), *only.end()),
-        Ok(_) => Requested::Whole,
-        Err(_) => Requested::Unsatisfiable,
+    let [only] = parsed.ranges.as_slice() else {
+        return Requested::Whole;
+    };
+    let last = length.saturating_sub(1);
+    let (start, end) = match (only.start, only.end) {
+        (StartPosition::FromLast(count), _) => (length.saturating_sub(count), last),
+        (StartPosition::Index(start), EndPosition::LastByte) => (start, last),
+        // Backwards is malformed.
+        (StartPosition::Index(start), EndPosition::Index(end)) if end < start => return Requested::Whole,
+        (StartPosition::Index(start), EndPosition::Index(end)) => (start, end.min(last)),
+    };
+    if start < length {
+        Requested::Part(start, end)
+    } else {
+        Requested::Unsatisfiable
     }
 }
 
@@ -164,8 +180,7 @@ fn describe(headers: &mut HeaderMap, task: &TaskRecord, file: &FileRecord, (etag
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CONTENT_SECURITY_POLICY, "sandbox; default-src 'none'"),
         (header::ACCEPT_RANGES, "bytes"),
-        // The same name may later carry another file: each use asks, and is told 304.
-        (header::CACHE_CONTROL, "private, no-cache"),
+        (header::CACHE_CONTROL, CACHING),
         (
             HeaderName::from_static("cross-origin-resource-policy"),
             "same-origin",

@@ -67,6 +67,8 @@ async fn parts_are_served_as_asked() {
         ("bytes=100-199", (100, 199)),
         ("bytes=9990-", (9990, 9999)),
         ("bytes=-10", (9990, 9999)),
+        ("bytes=-10000", (0, 9999)),
+        ("bytes=-10001", (0, 9999)),
         ("bytes=9000-20000", (9000, 9999)),
     ] {
         let part = server.get_with(PATH, &[("range", range)]).await;
@@ -83,7 +85,14 @@ async fn parts_are_served_as_asked() {
         );
         assert_eq!(part.header("content-range"), "bytes */10000");
     }
-    for ignored in ["items=0-1", "bytes=0-1,5-6", "nonsense"] {
+    for ignored in [
+        "items=0-1",
+        "bytes=0-1,5-6",
+        "bytes=0-100,50-150",
+        "bytes=0-1,20000-",
+        "bytes=9-5",
+        "nonsense",
+    ] {
         let whole = server.get_with(PATH, &[("range", ignored)]).await;
         assert_eq!(
             (whole.status.as_u16(), whole.body.len()),
@@ -110,6 +119,7 @@ async fn validators_decide_what_is_sent() {
         let answer = server.get_with(PATH, &[("if-none-match", &known)]).await;
         assert_eq!((answer.status.as_u16(), answer.body.len()), (304, 0), "{known}");
         assert_eq!(answer.header("etag"), etag);
+        assert_eq!(answer.header("cache-control"), "private, no-cache");
     }
     let changed = server.get_with(PATH, &[("if-none-match", "\"another\"")]).await;
     assert_eq!(changed.status, 200);
