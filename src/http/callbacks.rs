@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use axum::body::{Body, HttpBody as _};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
@@ -26,10 +27,12 @@ use crate::provider::TaskId;
 pub(super) async fn receive(
     State(app): State<App>,
     Extension(Peer(peer)): Extension<Peer>,
-    Path(source): Path<String>,
+    path: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Response {
     let started = Instant::now();
+    // What is not UTF-8 is the name of no source, and neither is nothing.
+    let source = path.map_or_else(|_| String::new(), |Path(source)| source);
     let (
         Parts {
             method, uri, headers, ..

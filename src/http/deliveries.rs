@@ -1,13 +1,13 @@
 //! `/v1/deliveries`, and those of one task.
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use super::App;
-use super::problem::Problem;
+use super::problem::{Path, Problem};
 use super::tasks::{cursor, find, limit, one_of};
 use super::views::DeliveryView;
 use crate::store::accept::Accepted;

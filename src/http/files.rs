@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_range_header::{EndPosition, StartPosition};
@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
 use super::App;
-use super::problem::Problem;
+use super::problem::{Path, Problem};
 use super::tasks::{Select, find};
 use crate::store::tasks::{FileRecord, TaskRecord};
 

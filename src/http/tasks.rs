@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::App;
-use super::problem::Problem;
+use super::problem::{Path, Problem};
 use super::views::TaskView;
 use crate::clock::{parse_rfc3339, rfc3339};
 use crate::provider::{Kind, TaskId};

@@ -187,6 +187,15 @@ async fn what_is_unknown_is_404_with_a_code() {
     ] {
         assert_eq!(server.get(path).await.problem(), (404, code.to_owned()), "{path}");
     }
+    for path in [
+        "/v1/tasks/%FF",
+        "/v1/tasks/%FF/deliveries",
+        "/v1/tasks/t1/files/%FF",
+        "/v1/deliveries/%FF",
+    ] {
+        let malformed = server.get(path).await.problem();
+        assert_eq!(malformed, (400, "bad_request".to_owned()), "{path}");
+    }
     let wrong = server.delete("/v1/tasks").await;
     assert_eq!(wrong.problem(), (405, "method_not_allowed".to_owned()));
 }

@@ -123,8 +123,11 @@ async fn another_method_is_refused_after_the_source_and_before_the_rest() {
     for method in [Method::GET, Method::PUT, Method::DELETE] {
         let known = Answer::of(server.bare(method.clone(), "/callbacks/kie")).await;
         assert_eq!(known.problem(), (405, "method_not_allowed".to_owned()));
-        let unknown = Answer::of(server.bare(method, "/callbacks/nobody")).await;
-        assert_eq!(unknown.problem(), (404, "unknown_source".to_owned()));
+        for source in ["nobody", "%FF"] {
+            let path = format!("/callbacks/{source}");
+            let unknown = Answer::of(server.bare(method.clone(), &path)).await;
+            assert_eq!(unknown.problem(), (404, "unknown_source".to_owned()), "{path}");
+        }
     }
 }
 
