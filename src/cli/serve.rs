@@ -83,7 +83,7 @@ fn start_logs(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Serves until a signal: the first drains, a second one cuts short, SIGHUP re-reads sources and tokens.
-async fn serve(config: Config, args: Args, session: &mut Session) -> anyhow::Result<Exit> {
+async fn serve(mut config: Config, args: Args, session: &mut Session) -> anyhow::Result<Exit> {
     let mut signals = Signals::install()?;
     let instance = Instance::start(&config, Clock::system()).await?;
     if config.log.format == LogFormat::Text {
@@ -93,7 +93,7 @@ async fn serve(config: Config, args: Args, session: &mut Session) -> anyhow::Res
     }
     tracing::info!(listen = %instance.addr, "listening on {}", instance.addr);
     while let Signal::Reload = signals.next().await {
-        reload(&instance, args.clone(), session);
+        reload(&mut config, &instance, args.clone(), session);
     }
     tracing::info!(
         "stopping: finishing requests and downloads within {:?}; a second signal stops at once",
@@ -113,12 +113,21 @@ async fn serve(config: Config, args: Args, session: &mut Session) -> anyhow::Res
     Ok(Exit::Fine)
 }
 
-/// A bad file keeps the old sources and tokens.
-fn reload(instance: &Instance, args: Args, session: &Session) {
-    match session.config(args.into()) {
-        Ok(config) => {
-            instance.reload(&config);
+/// Takes over the sources and tokens of the configuration as it is now; a bad file keeps the old ones.
+fn reload(config: &mut Config, instance: &Instance, args: Args, session: &Session) {
+    let fresh = session.config(args.into());
+    let renewed = fresh.and_then(|fresh| Ok((config.waiting_for_restart(&fresh), config.renewed(fresh)?)));
+    match renewed {
+        Ok((waiting, renewed)) => {
+            *config = renewed;
+            instance.reload(config);
             tracing::info!("sources and tokens were read again");
+            if !waiting.is_empty() {
+                tracing::warn!(
+                    "changed, but taken over only by a restart: {}",
+                    waiting.join(", ")
+                );
+            }
         }
         Err(error) => {
             tracing::error!(error = %format!("{error:#}"), "the configuration was not taken over; the old one stays in force");

@@ -37,6 +37,12 @@ pub enum Error {
         /// What the parser missed.
         message: String,
     },
+    /// The file that the server was started with is no longer there.
+    #[error("there is no {} any more; put it back, or restart to run without it", path.display())]
+    Gone {
+        /// The file.
+        path: PathBuf,
+    },
     /// Keys or values that cannot stand; all of them at once.
     #[error("{}", lines(problems))]
     Invalid {

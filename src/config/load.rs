@@ -111,7 +111,7 @@ impl Config {
     }
 }
 
-fn refuse_if_any(problems: Vec<Problem>) -> Result<(), Error> {
+pub(super) fn refuse_if_any(problems: Vec<Problem>) -> Result<(), Error> {
     if problems.is_empty() {
         Ok(())
     } else {

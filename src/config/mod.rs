@@ -22,6 +22,7 @@ mod file;
 mod keys;
 mod load;
 mod name;
+mod reload;
 mod secret;
 mod secret_files;
 mod sections;

@@ -260,6 +260,30 @@ fn hang_up_takes_over_good_sources_and_keeps_the_old_ones_of_a_bad_file() {
 }
 
 #[test]
+fn hang_up_never_opens_a_public_server() {
+    let public = "public_url = \"https://hooks.example.com\"\n";
+    let closed = format!("[api]\ntokens = [\"{API_TOKEN}\"]\n[sources.kie]\nhmac_keys = [\"{KEY}\"]\n");
+    let program = Program::configured(&format!("{public}{closed}"));
+    let mut serving = program.serve(&[]);
+    let status = |id: &str| send(&serving, "/callbacks/kie", &failure(id), &[]).0;
+    // Alone it would be fine: it no longer says that anybody else reaches us.
+    program.write("config.toml", b"[sources.kie]\n");
+    serving.signal("HUP");
+    let said = serving.err.wait_for("was not taken over");
+    assert!(said.contains("sources.kie.hmac_keys"), "{said}");
+    assert_eq!(status("t1"), 401);
+    std::fs::remove_file(program.path().join("config.toml")).unwrap();
+    serving.signal("HUP");
+    serving.err.wait_for("there is no config.toml any more");
+    assert_eq!(status("t2"), 401);
+    program.write("config.toml", closed.as_bytes());
+    serving.signal("HUP");
+    serving.err.wait_for("only by a restart: public_url");
+    serving.signal("TERM");
+    assert_eq!(serving.wait(), Some(0));
+}
+
+#[test]
 fn what_makes_no_sense_exits_with_two() {
     let program = Program::new();
     for line in [

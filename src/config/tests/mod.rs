@@ -8,6 +8,7 @@ mod checks;
 mod environments;
 mod example;
 mod files;
+mod reloads;
 mod secrets;
 
 const TOKEN: &str = "tttttttttttttttttttttttt";
