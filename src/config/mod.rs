@@ -159,7 +159,7 @@ impl Config {
 }
 
 /// Whether an address is this machine's own; `0.0.0.0` and `::` are not, for they stand for every address it has.
-fn is_loopback(address: IpAddr) -> bool {
+pub fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 

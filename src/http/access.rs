@@ -1,5 +1,8 @@
 //! Who may use the API: a bearer token, or, where none is configured, only this machine.
 
+use std::net::IpAddr;
+
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
@@ -7,8 +10,9 @@ use axum::response::Response;
 use url::Url;
 
 use super::App;
+use super::listener::Peer;
 use super::problem::Problem;
-use crate::config::{Secret, names_loopback};
+use crate::config::{Secret, is_loopback, names_loopback};
 
 /// Headers that only a proxy or tunnel adds: whoever sends them is not this machine.
 const FORWARDING: [&str; 6] = [
@@ -23,12 +27,13 @@ const FORWARDING: [&str; 6] = [
 /// Lets a request through if it may use the API.
 pub(super) async fn require(
     State(app): State<App>,
+    Extension(Peer(peer)): Extension<Peer>,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
     let tokens = app.tokens();
     if tokens.is_empty() {
-        require_local(request.headers())?;
+        require_local(peer.ip(), request.headers())?;
         return Ok(next.run(request).await);
     }
     let presented = bearer(request.headers()).ok_or_else(|| {
@@ -58,7 +63,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 /// Refuses whatever does not plainly come from this machine by its own name: a tunnel, a proxy, another site's page
 /// in a browser here, a name that was rebound to loopback.
-pub(super) fn require_local(headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn require_local(peer: IpAddr, headers: &HeaderMap) -> Result<(), Problem> {
     let is_local = |url: &str| Url::parse(url).is_ok_and(|url| names_loopback(&url));
     let refuse = |what: &str| {
         Err(Problem::new(
@@ -69,6 +74,9 @@ pub(super) fn require_local(headers: &HeaderMap) -> Result<(), Problem> {
             ),
         ))
     };
+    if !is_loopback(peer) {
+        return refuse("the request comes from another machine");
+    }
     if let Some(name) = FORWARDING.into_iter().find(|name| headers.contains_key(*name)) {
         return refuse(&format!("the request was forwarded ({name})"));
     }
@@ -100,7 +108,19 @@ mod tests {
         for (name, value) in pairs {
             headers.insert(*name, value.parse().unwrap());
         }
-        require_local(&headers).is_ok()
+        require_local([127, 0, 0, 1].into(), &headers).is_ok()
+    }
+
+    #[test]
+    fn a_peer_on_another_machine_is_kept_out_whatever_it_says() {
+        let headers = HeaderMap::from_iter([(header::HOST, "localhost".parse().unwrap())]);
+        let verdict = |peer: &str| require_local(peer.parse().unwrap(), &headers).is_ok();
+        assert!(["127.0.0.1", "::1", "::ffff:127.0.0.1"].into_iter().all(verdict));
+        assert!(
+            !["192.0.2.1", "10.0.0.1", "2001:db8::1", "::ffff:10.0.0.1"]
+                .into_iter()
+                .any(verdict)
+        );
     }
 
     #[test]

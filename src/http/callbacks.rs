@@ -40,7 +40,7 @@ pub(super) async fn receive(
         body,
     ) = request.into_parts();
     let remote = client_addr(peer.ip(), &headers, &app.settings.trusted_proxies);
-    if let Err(problem) = admit(&app, &source, &method, &headers) {
+    if let Err(problem) = admit(&app, &source, &method, (peer.ip(), &headers)) {
         return unread(&source, remote, started, problem);
     }
     let read = match read_body(&app, body).await {
@@ -76,7 +76,12 @@ fn elapsed_ms(started: Instant) -> u64 {
 }
 
 /// What can be refused before the body is read.
-fn admit(app: &App, source: &str, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+fn admit(
+    app: &App,
+    source: &str,
+    method: &Method,
+    (peer, headers): (IpAddr, &HeaderMap),
+) -> Result<(), Problem> {
     let sources = app.ingest.sources();
     let source = sources
         .iter()
@@ -87,7 +92,7 @@ fn admit(app: &App, source: &str, method: &Method, headers: &HeaderMap) -> Resul
         return Err(Problem::method_not_allowed("callbacks are POSTed").allowing("POST"));
     }
     if source.is_unverified() && !source.allow_unverified {
-        require_local(headers)?;
+        require_local(peer, headers)?;
     }
     Ok(())
 }
