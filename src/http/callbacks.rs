@@ -13,14 +13,13 @@ use axum::{Extension, Json};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use serde_json::json;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::App;
 use super::access::require_local;
 use super::client_addr::client_addr;
 use super::listener::Peer;
 use super::problem::Problem;
-use crate::ingest::{Arrival, Receipt, Refusal};
+use crate::ingest::{Arrival, Receipt, Refusal, Room};
 use crate::provider::TaskId;
 
 /// Takes one callback. Accepted, duplicate and conflict all answer 200: a retry would help nobody.
@@ -57,7 +56,7 @@ pub(super) async fn receive(
     let receipt = app.ingest.receive(arrival).await;
     log(&source, &receipt, started, remote);
     // What it held of the memory bound is free once it is on disk.
-    drop(read.reserved);
+    drop(read.room);
     match receipt.result {
         Ok(_) => Json(json!({"code": 200, "msg": "success"})).into_response(),
         Err(refusal) => Problem::from(refusal).into_response(),
@@ -99,7 +98,7 @@ fn admit(
 
 struct Read {
     body: Bytes,
-    reserved: Option<OwnedSemaphorePermit>,
+    room: Room,
 }
 
 /// Reads the body within `max_body`, `body_timeout` and the bound on all bodies together.
@@ -121,7 +120,7 @@ async fn read_body(app: &App, body: Body) -> Result<Read, Problem> {
 
 /// Room is taken as bytes arrive, not as they are announced: a peer that promises much and sends nothing holds none.
 async fn collect(app: &App, mut body: Body, max: u64) -> Result<Read, Problem> {
-    let mut reserved: Option<OwnedSemaphorePermit> = None;
+    let mut room = app.0.memory.room();
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -131,17 +130,7 @@ async fn collect(app: &App, mut body: Body, max: u64) -> Result<Read, Problem> {
         if length as u64 > max {
             return Err(Refusal::TooLarge.into());
         }
-        let kib = u32::try_from(data.len().div_ceil(1024)).map_err(|_| Refusal::TooLarge)?;
-        let room = app
-            .0
-            .inflight
-            .clone()
-            .try_acquire_many_owned(kib)
-            .map_err(|_| Refusal::Busy)?;
-        match &mut reserved {
-            Some(reserved) => reserved.merge(room),
-            none => *none = Some(room),
-        }
+        room.grow(data.len() as u64)?;
         if first.is_empty() && more.is_empty() {
             // Nearly every callback is one frame: no copy.
             first = data;
@@ -152,7 +141,7 @@ async fn collect(app: &App, mut body: Body, max: u64) -> Result<Read, Problem> {
         }
     }
     let body = if more.is_empty() { first } else { more.freeze() };
-    Ok(Read { body, reserved })
+    Ok(Read { body, room })
 }
 
 /// One line per callback: verdict, reason, task, milliseconds.

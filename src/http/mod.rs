@@ -9,12 +9,11 @@ use axum::http::Uri;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get, post};
 use ipnet::IpNet;
-use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::clock::Clock;
 use crate::config::Secret;
-use crate::ingest::Ingest;
+use crate::ingest::{Ingest, Memory};
 use crate::shutdown::Tasks;
 use crate::storage::Storage;
 use crate::store::Store;
@@ -84,18 +83,16 @@ struct Shared {
     parts: Parts,
     tokens: RwLock<Arc<Vec<Secret>>>,
     redactor: RwLock<Arc<Redactor>>,
-    /// In KiB.
-    inflight: Arc<Semaphore>,
+    memory: Memory,
 }
 
 impl App {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
-        let inflight = usize::try_from(parts.settings.max_inflight / 1024).unwrap_or(Semaphore::MAX_PERMITS);
         Self(Arc::new(Shared {
             tokens: RwLock::new(Arc::new(parts.settings.api_tokens.clone())),
             redactor: RwLock::new(Arc::new(Redactor::new(&parts.settings.secrets))),
-            inflight: Arc::new(Semaphore::new(inflight.min(Semaphore::MAX_PERMITS))),
+            memory: Memory::of(parts.settings.max_inflight),
             parts,
         }))
     }

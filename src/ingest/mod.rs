@@ -19,8 +19,10 @@ use crate::store::record::{Binding, Content, NewDelivery, Recorded, Verified, Vi
 use crate::store::{Store, StoreError};
 
 mod refusal;
+mod room;
 
 pub use refusal::Refusal;
+pub use room::{Memory, Room};
 
 /// The sources that callbacks may come from, by name.
 pub type Sources = BTreeMap<SourceName, Source>;

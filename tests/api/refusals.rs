@@ -213,6 +213,17 @@ async fn bodies_beyond_the_bound_of_all_together_are_told_to_come_back() {
 }
 
 #[tokio::test]
+async fn a_body_in_tiny_chunks_takes_no_more_room_than_its_bytes() {
+    let server = TestServer::with("ingest.max_body = \"8KiB\"\ningest.max_inflight = \"8KiB\"").await;
+    let body = failure("t1").to_string();
+    let chunks: Vec<_> = body.chars().map(|byte| format!("1\r\n{byte}\r\n")).collect();
+    let mut raw = Raw::post(server.addr, "transfer-encoding: chunked").await;
+    raw.send(format!("{}0\r\n\r\n", chunks.concat()).as_bytes()).await;
+    let answer = raw.answer().await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[tokio::test]
 async fn a_timestamp_may_be_off_by_the_tolerance_in_both_directions() {
     let server = Setup::new(&format!(
         "[sources.kie]\nhmac_keys = [\"{KEY}\"]\ntimestamp_tolerance = \"2m\""
