@@ -62,6 +62,7 @@ impl Bench {
             remote_addr: Some([192, 0, 2, 1].into()),
             headers: "{}".to_owned(),
             body: body.to_owned().into(),
+            body_length: body.len(),
             body_digest: Sha256::digest(body).into(),
             content: Content::Verified(Box::new(Verified {
                 task_id: document.task_id().clone(),
@@ -70,6 +71,7 @@ impl Bench {
                 event: document.event(),
                 binding: None,
             })),
+            held: Vec::new(),
         }
     }
 

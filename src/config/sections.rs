@@ -101,7 +101,7 @@ pub struct Ingest {
     /// Bytes of one body, counted after decompression; more is 413.
     #[serde(with = "values::size")]
     pub max_body: u64,
-    /// Bytes of all bodies being read at one time; beyond it the answer is 503.
+    /// Bytes of all bodies being read or waiting for their commit; beyond it the answer is 503.
     #[serde(with = "values::size")]
     pub max_inflight: u64,
     /// How long a body may take to arrive; then 408.

@@ -52,11 +52,10 @@ pub(super) async fn receive(
         headers: &headers,
         remote_addr: remote,
         body: read.body,
+        room: read.room,
     };
     let receipt = app.ingest.receive(arrival).await;
     log(&source, &receipt, started, remote);
-    // What it held of the memory bound is free once it is on disk.
-    drop(read.room);
     match receipt.result {
         Ok(_) => Json(json!({"code": 200, "msg": "success"})).into_response(),
         Err(refusal) => Problem::from(refusal).into_response(),

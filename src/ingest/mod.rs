@@ -15,7 +15,7 @@ use crate::provider::encoding::decoded;
 use crate::provider::payload::Document;
 use crate::provider::signature::{self, Signed};
 use crate::provider::{Event, Kind, TaskId};
-use crate::store::record::{Binding, Content, NewDelivery, Recorded, Verified, Via};
+use crate::store::record::{Binding, Content, MAX_KEPT_BODY, NewDelivery, Recorded, Verified, Via};
 use crate::store::{Store, StoreError};
 
 mod refusal;
@@ -39,7 +39,7 @@ const KEPT_HEADERS: [&str; 8] = [
     "x-forwarded-for",
 ];
 
-/// Rejected deliveries being recorded at one time; past that they are answered but not kept, so that a flood of
+/// Rejected deliveries in the writer's queue at one time, whether or not their senders still wait; past that they are answered but not kept, so that a flood of
 /// them cannot fill the writer's queue.
 const REJECTS_IN_FLIGHT: usize = 64;
 
@@ -56,6 +56,8 @@ pub struct Arrival<'a> {
     pub remote_addr: IpAddr,
     /// Its body, whole.
     pub body: Bytes,
+    /// What the body holds of the memory that all share.
+    pub room: Room,
 }
 
 /// What became of a callback.
@@ -154,12 +156,12 @@ impl Ingest {
         match self.examine(&sources, source, &arrival, received_at) {
             Ok(verified) => {
                 let task_id = Some(verified.task_id.clone());
-                let delivery = new_delivery(&arrival, received_at, Content::Verified(Box::new(verified)));
+                let delivery = new_delivery(arrival, received_at, Content::Verified(Box::new(verified)));
                 let result = self.store.record_delivery(delivery).await.map_err(Refusal::from);
                 Receipt { task_id, result }
             }
             Err((refusal, task_id)) => {
-                self.record_refusal(&arrival, received_at, &refusal, task_id.clone())
+                self.record_refusal(arrival, received_at, &refusal, task_id.clone())
                     .await;
                 Receipt {
                     task_id,
@@ -213,24 +215,29 @@ impl Ingest {
     /// Keeps what was refused with a 400 or 401, as far as there is room.
     async fn record_refusal(
         &self,
-        arrival: &Arrival<'_>,
+        arrival: Arrival<'_>,
         received_at: Millis,
         refusal: &Refusal,
         task_id: Option<TaskId>,
     ) {
-        let (true, Ok(_permit)) = (refusal.is_recorded(), self.rejects.try_acquire()) else {
+        if !refusal.is_recorded() {
+            return;
+        }
+        let Ok(place) = self.rejects.clone().try_acquire_owned() else {
             return;
         };
         let content = Content::Rejected {
             reason: refusal.reason(),
             task_id,
         };
+        let mut delivery = new_delivery(arrival, received_at, content);
+        if delivery.body_length > MAX_KEPT_BODY {
+            delivery.body = Bytes::new();
+            delivery.held.clear();
+        }
+        delivery.held.push(place);
         // The answer is a refusal either way; a store that cannot keep it says so in its own log line.
-        if let Err(error) = self
-            .store
-            .record_delivery(new_delivery(arrival, received_at, content))
-            .await
-        {
+        if let Err(error) = self.store.record_delivery(delivery).await {
             tracing::warn!(%error, reason = refusal.reason(), "a rejected delivery was not kept");
         }
     }
@@ -301,7 +308,7 @@ fn presentable(mut event: Event) -> Event {
     event
 }
 
-fn new_delivery(arrival: &Arrival<'_>, received_at: Millis, content: Content) -> NewDelivery {
+fn new_delivery(arrival: Arrival<'_>, received_at: Millis, content: Content) -> NewDelivery {
     let kept: BTreeMap<&str, String> = KEPT_HEADERS
         .into_iter()
         .filter_map(|name| {
@@ -317,8 +324,10 @@ fn new_delivery(arrival: &Arrival<'_>, received_at: Millis, content: Content) ->
         remote_addr: Some(arrival.remote_addr),
         headers: serde_json::to_string(&kept).expect("a map of texts is JSON"),
         body_digest: Sha256::digest(&arrival.body).into(),
-        body: arrival.body.clone(),
+        body_length: arrival.body.len(),
+        body: arrival.body,
         content,
+        held: arrival.room.into_permit().into_iter().collect(),
     }
 }
 
@@ -331,3 +340,6 @@ impl From<StoreError> for Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,6 +46,11 @@ pub struct Room {
 }
 
 impl Room {
+    /// The permit for what it holds, if that is anything.
+    pub(super) fn into_permit(self) -> Option<OwnedSemaphorePermit> {
+        self.held
+    }
+
     /// Takes room for so many more bytes, or none of it.
     ///
     /// A body that would need more than all there is gets by with all there is: alone, each one gets in.

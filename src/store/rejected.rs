@@ -14,7 +14,7 @@ const MAX_ROWS: i64 = 10_000;
 /// Bytes of bodies and headers kept at most.
 const MAX_BYTES: i64 = 64 * 1024 * 1024;
 /// Larger bodies of rejected deliveries are kept as their digest only.
-pub(super) const MAX_KEPT_BODY: usize = 64 * 1024;
+pub const MAX_KEPT_BODY: usize = 64 * 1024;
 /// What a row costs beside its body and headers, roughly.
 const ROW_OVERHEAD: i64 = 256;
 

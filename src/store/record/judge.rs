@@ -281,7 +281,7 @@ impl Known {
             };
             self.tasks.get(&key).map(|task| task.id)
         });
-        let kept = delivery.body.len() <= rejected::MAX_KEPT_BODY;
+        let kept = delivery.body_length <= rejected::MAX_KEPT_BODY;
         let body = kept.then(|| self.keep_body(tx, at, delivery));
         let share = RejectedRow {
             reason,

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::writer::{Command, Reply, Tx};
 use super::{Store, StoreError, rejected};
@@ -18,6 +19,8 @@ mod known;
 mod rows;
 
 use known::Known;
+
+pub use super::rejected::MAX_KEPT_BODY;
 
 /// Delivery rows kept per outcome and verdict; later ones are counted only. Those that change an outcome are
 /// always kept.
@@ -65,12 +68,16 @@ pub struct NewDelivery {
     pub remote_addr: Option<IpAddr>,
     /// The kept headers as a JSON object.
     pub headers: String,
-    /// The raw body as it came.
+    /// The raw body as it came; empty if it is one that is not kept, rejected and above [`MAX_KEPT_BODY`].
     pub body: Bytes,
-    /// SHA-256 of `body`.
+    /// Bytes of the body, as it came.
+    pub body_length: usize,
+    /// SHA-256 of the body, as it came.
     pub body_digest: [u8; 32],
     /// What it is.
     pub content: Content,
+    /// What it holds of the bounds on memory and queue until its commit, whoever still waits for that.
+    pub held: Vec<OwnedSemaphorePermit>,
 }
 
 /// What a delivery carries.
