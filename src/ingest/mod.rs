@@ -1,5 +1,6 @@
 //! A delivery, from bytes to commit: verify, normalise, record.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, RwLock};
@@ -56,7 +57,7 @@ pub struct Arrival<'a> {
     pub remote_addr: IpAddr,
     /// Its body, whole.
     pub body: Bytes,
-    /// What the body holds of the memory that all share.
+    /// What the body holds of the memory that all share; it grows by what the body unpacks to.
     pub room: Room,
 }
 
@@ -144,7 +145,7 @@ impl Ingest {
 
     /// Verifies, reads and records a callback. When this returns a recorded delivery, its commit is on disk; a
     /// dropped future does not cancel the commit.
-    pub async fn receive(&self, arrival: Arrival<'_>) -> Receipt {
+    pub async fn receive(&self, mut arrival: Arrival<'_>) -> Receipt {
         let received_at = self.clock.now();
         let sources = self.sources();
         let Some((_, source)) = sources.iter().find(|(name, _)| name.as_str() == arrival.source) else {
@@ -153,7 +154,7 @@ impl Ingest {
                 result: Err(Refusal::UnknownSource),
             };
         };
-        match self.examine(&sources, source, &arrival, received_at) {
+        match self.examine(&sources, source, &mut arrival, received_at) {
             Ok(verified) => {
                 let task_id = Some(verified.task_id.clone());
                 let delivery = new_delivery(arrival, received_at, Content::Verified(Box::new(verified)));
@@ -176,7 +177,7 @@ impl Ingest {
         &self,
         sources: &Sources,
         source: &Source,
-        arrival: &Arrival<'_>,
+        arrival: &mut Arrival<'_>,
         now: Millis,
     ) -> Result<Verified, (Refusal, Option<TaskId>)> {
         let without_id = |refusal| (refusal, None);
@@ -186,6 +187,11 @@ impl Ingest {
         let kind = query.kind().map_err(without_id)?;
         let index = query.index().map_err(without_id)?;
         let body = decoded(&arrival.body, self.max_body).map_err(|error| without_id(error.into()))?;
+        if let Cow::Owned(unpacked) = &body {
+            // Afterwards, as only now the length is known: at most one body a thread is ahead of its charge.
+            let charged = arrival.room.grow(unpacked.len() as u64);
+            charged.map_err(without_id)?;
+        }
         let document = Document::parse(&body).map_err(|error| without_id(error.into()))?;
         let task_id = document.task_id().clone();
         let binding = signed

@@ -1,3 +1,5 @@
+use std::io::Write as _;
+
 use futures_util::FutureExt as _;
 use tempfile::TempDir;
 
@@ -104,4 +106,23 @@ async fn of_a_rejected_body_that_is_not_kept_nothing_waits_in_the_queue() {
     let bench = Bench::new().await;
     bench.receive_and_leave("x".repeat(MAX_KEPT_BODY + 1));
     assert!(bench.has_room_for(MEMORY));
+}
+
+#[tokio::test]
+async fn a_packed_body_holds_room_for_what_it_unpacks_to() {
+    let bench = Bench::new().await;
+    let packed = gzip(callback("t1", 200_000).as_bytes());
+    assert!(packed.len() < 2_000);
+    bench.receive_and_leave(packed.clone());
+    assert!(!bench.has_room_for(100_000));
+    let other = bench.ingest.receive(bench.arrival(packed.clone())).await;
+    assert!(matches!(other.result, Err(Refusal::Busy)), "{other:?}");
+    bench.commit().await;
+    bench.receive_and_leave(packed);
+}
+
+fn gzip(plain: &[u8]) -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    packed.write_all(plain).unwrap();
+    packed.finish().unwrap()
 }
