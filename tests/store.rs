@@ -14,6 +14,7 @@ use reelhook::store::record::{Binding, Content, NewDelivery, Recorded, Verified,
 use reelhook::store::tasks::{TaskFilter, TaskRecord};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
 struct Bench {
     store: Store,
@@ -116,6 +117,21 @@ impl Bench {
     async fn task(&self, id: &str) -> Option<TaskRecord> {
         self.store.tasks_by_id(id, None).await.unwrap().pop()
     }
+}
+
+#[test]
+fn a_writer_that_dies_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("reelhook.db");
+    let (writing, watching) = (Runtime::new().unwrap(), Runtime::new().unwrap());
+    let store = writing.block_on(Store::open(&path, Clock::system(), &Tasks::new()));
+    let store = store.unwrap();
+    let died = watching.spawn(async move { store.writer_died().await });
+    assert!(!died.is_finished());
+    // The writer goes with its runtime.
+    writing.shutdown_timeout(LEASE);
+    let noticed = watching.block_on(async { tokio::time::timeout(LEASE, died).await });
+    noticed.expect("in time").unwrap();
 }
 
 fn success(id: &str, urls: &[&str]) -> String {

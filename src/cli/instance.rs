@@ -121,6 +121,11 @@ impl Instance {
         self.writer.drain(LAST_COMMITS).await && in_time
     }
 
+    /// Resolves if nothing can be recorded any more, and only a new start helps.
+    pub async fn broke(&self) {
+        self.app.store.writer_died().await;
+    }
+
     /// The tracker, to watch for the stop from outside.
     pub fn tasks(&self) -> Tasks {
         self.tasks.clone()

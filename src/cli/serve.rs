@@ -92,8 +92,15 @@ async fn serve(mut config: Config, args: Args, session: &mut Session) -> anyhow:
         let _ = session.flush();
     }
     tracing::info!(listen = %instance.addr, "listening on {}", instance.addr);
-    while let Signal::Reload = signals.next().await {
-        reload(&mut config, &instance, args.clone(), session);
+    loop {
+        let signal = tokio::select! {
+            signal = signals.next() => signal,
+            () = instance.broke() => return Ok(give_up(instance).await),
+        };
+        match signal {
+            Signal::Reload => reload(&mut config, &instance, args.clone(), session),
+            Signal::Stop => break,
+        }
     }
     tracing::info!(
         "stopping: finishing requests and downloads within {:?}; a second signal stops at once",
@@ -133,6 +140,17 @@ fn reload(config: &mut Config, instance: &Instance, args: Args, session: &Sessio
             tracing::error!(error = %format!("{error:#}"), "the configuration was not taken over; the old one stays in force");
         }
     }
+}
+
+/// Ends at once what cannot be recorded any more; the exit code has the service manager start anew.
+async fn give_up(instance: Instance) -> Exit {
+    tracing::error!(
+        "the database writer failed, and nothing can be recorded any more; its panic is logged above. Stopping: start \
+         reelhook again, nothing acknowledged is lost"
+    );
+    instance.tasks().drain(Duration::ZERO).await;
+    instance.stop().await;
+    Exit::Failed
 }
 
 enum Signal {

@@ -207,6 +207,11 @@ impl Store {
         alive && !self.queue.is_closed()
     }
 
+    /// Resolves if the writer ends although this store is still there: it panicked, and nothing can be recorded any more.
+    pub async fn writer_died(&self) {
+        self.queue.closed().await;
+    }
+
     /// Resolves to a new value after every commit that changed a task; for those who wait for one.
     pub fn changes(&self) -> watch::Receiver<i64> {
         self.signals.changes.subscribe()

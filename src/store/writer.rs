@@ -72,6 +72,11 @@ impl Queue {
         self.0.is_closed()
     }
 
+    /// Resolves when the writer has ended.
+    pub(super) async fn closed(&self) {
+        self.0.closed().await;
+    }
+
     /// Deliveries are refused when the queue is full: the provider waits 15 seconds and would rather hear 503.
     /// Our own work waits its turn.
     pub(super) async fn push(&self, job: Job) -> Result<(), StoreError> {

@@ -284,6 +284,29 @@ fn hang_up_never_opens_a_public_server() {
 }
 
 #[test]
+#[cfg_attr(not(debug_assertions), ignore = "the writer is made to panic by an overflow")]
+fn a_server_whose_writer_died_exits_with_one() {
+    let program = Program::new();
+    let mut serving = program.serve(&[]);
+    assert_eq!(send(&serving, "/callbacks/kie", &failure("t1"), &[]).0, 200);
+    let database = program.path().join("data/reelhook.db");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let options = SqliteConnectOptions::new().filename(&database);
+        let mut connection = options.connect().await.unwrap();
+        let poison = "UPDATE tasks SET deliveries = 9223372036854775807";
+        sqlx::raw_sql(poison).execute(&mut connection).await.unwrap();
+    });
+    assert_eq!(send(&serving, "/callbacks/kie", &failure("t1"), &[]).0, 503);
+    serving.err.wait_for("the database writer failed");
+    assert_eq!(
+        serving.wait(),
+        Some(1),
+        "so that the service manager starts it anew"
+    );
+}
+
+#[test]
 fn what_makes_no_sense_exits_with_two() {
     let program = Program::new();
     for line in [
