@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::SqliteConnectOptions;
 
-use crate::support::{KEY, Program, Serving, TOKEN, client, failure};
+use crate::support::{KEY, Program, Serving, TOKEN, client, failure, success};
 
 const API_TOKEN: &str = "token-of-the-api-0123456789-abcdef";
 
@@ -288,13 +288,13 @@ fn hang_up_never_opens_a_public_server() {
 fn a_server_whose_writer_died_exits_with_one() {
     let program = Program::new();
     let mut serving = program.serve(&[]);
-    assert_eq!(send(&serving, "/callbacks/kie", &failure("t1"), &[]).0, 200);
+    assert_eq!(send(&serving, "/callbacks/kie", &success("t1", &[]), &[]).0, 200);
     let database = program.path().join("data/reelhook.db");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let options = SqliteConnectOptions::new().filename(&database);
         let mut connection = options.connect().await.unwrap();
-        let poison = "UPDATE tasks SET deliveries = 9223372036854775807";
+        let poison = "UPDATE outcomes SET conflicts = 9223372036854775807";
         sqlx::raw_sql(poison).execute(&mut connection).await.unwrap();
     });
     assert_eq!(send(&serving, "/callbacks/kie", &failure("t1"), &[]).0, 503);
