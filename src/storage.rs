@@ -1,15 +1,18 @@
 //! Where stored files lie: local disk.
 //!
 //! A file is written to the spool, out of sight, and becomes visible under its key only whole and synced:
-//! write → length and content check by the caller → fsync → rename → fsync of the directories.
+//! write → length and content check by the caller → fsync → stage → rename → fsync of the directories. What is visible
+//! of a task changes under [`TaskFiles`] only, one change at a time.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// How many of the first bytes of a file are kept for the content check.
 pub const HEAD_BYTES: usize = 512;
@@ -17,8 +20,14 @@ pub const HEAD_BYTES: usize = 512;
 /// How much is gathered before it goes to the disk.
 const BUFFER_BYTES: usize = 512 * 1024;
 
-/// Where a file from a spool on another file system is copied to before it is renamed into place. No key begins with a dot.
+/// Where staged files wait for their rename, on the file system of their destination. No key begins with a dot.
 const INCOMING: &str = ".incoming";
+
+/// How much is copied in one go from one file system to another; a copy that is abandoned ends after so much.
+const COPY_BYTES: u64 = 64 << 20;
+
+/// Over how many locks the tasks are spread; two that share one only wait for each other now and then.
+const LOCKS: usize = 64;
 
 /// Why the disk did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +89,7 @@ fn failed_to(action: &'static str) -> impl FnOnce(io::Error) -> StorageError {
 pub struct Storage {
     media: Arc<Path>,
     spool: Arc<Path>,
+    locks: Arc<[Arc<Mutex<()>>]>,
 }
 
 impl Storage {
@@ -99,6 +109,7 @@ impl Storage {
         Ok(Self {
             media: media_root.into(),
             spool: spool_dir.into(),
+            locks: (0..LOCKS).map(|_| Arc::default()).collect(),
         })
     }
 
@@ -142,16 +153,43 @@ impl Storage {
         })
     }
 
-    /// Makes a finished file visible under `key`, replacing in one step what may lie there (a file published before a
-    /// crash whose settlement was never committed). Once this returns, the file survives a loss of power.
+    /// Brings a finished file onto the file system of its destination, so that publishing it is a mere rename: itself by
+    /// a rename, or from another file system by a synced copy, which may take minutes.
     ///
-    /// If the caller stops waiting, the file may still appear, whole.
-    pub async fn publish(&self, finished: Finished, key: &str) -> Result<(), StorageError> {
-        let target = self.path_of(key)?;
-        let root = Arc::clone(&self.media);
-        blocking(move || publish(&finished.path, &target, &root))
-            .await
-            .map_err(failed_to("publish a file"))
+    /// If the caller stops waiting, the copy ends soon and nothing is left of the file.
+    pub async fn stage(&self, finished: Finished) -> Result<Staged, StorageError> {
+        let from = finished.path;
+        let to = Unpublished(
+            self.media
+                .join(INCOMING)
+                .join(from.0.file_name().unwrap_or_default()),
+        );
+        // Both go along, so that what appears after the caller stopped waiting is removed nevertheless.
+        let renamed = blocking(move || match fs::rename(&from.0, &to.0) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => Ok((to, Some(from))),
+            Err(error) => Err(error),
+            Ok(()) => Ok((to, None)),
+        });
+        let staged = async {
+            match renamed.await? {
+                (to, None) => Ok(Staged(to)),
+                (to, Some(from)) => copy_across(from, to).await,
+            }
+        };
+        staged.await.map_err(failed_to("stage a file"))
+    }
+
+    /// The stored files of one task, for whoever changes them: waits until nobody else does.
+    pub async fn task_files(&self, source: &str, task_id: &str) -> TaskFiles {
+        let mut hasher = DefaultHasher::new();
+        (source, task_id).hash(&mut hasher);
+        let place = usize::try_from(hasher.finish() % LOCKS as u64).unwrap_or(0);
+        TaskFiles {
+            storage: self.clone(),
+            source: source.to_owned(),
+            task_id: task_id.to_owned(),
+            lock: Arc::new(Arc::clone(&self.locks[place]).lock_owned().await),
+        }
     }
 
     /// Opens a stored file for reading and says how long it is.
@@ -299,6 +337,43 @@ impl Finished {
     }
 }
 
+/// A whole and synced file on the file system of its destination. Dropping it unpublished removes it.
+#[derive(Debug)]
+pub struct Staged(Unpublished);
+
+/// The right to change which files of one task are visible. There is one at a time for each task.
+///
+/// Who publishes takes it before asking whether the lease still stands, and who deletes takes it before deleting the
+/// rows: so nothing appears for a task that is deleted, and nobody replaces what a later claim published.
+#[derive(Debug)]
+pub struct TaskFiles {
+    storage: Storage,
+    source: String,
+    task_id: String,
+    /// Goes along with work on a blocking thread: work that is no longer waited for still excludes others.
+    lock: Arc<OwnedMutexGuard<()>>,
+}
+
+impl TaskFiles {
+    /// Makes a staged file visible under its [`object_key`], which is returned, replacing in one step what may lie there
+    /// (a file published before a crash whose settlement was never committed). Once this returns, the file survives a
+    /// loss of power.
+    ///
+    /// If the caller stops waiting, the file may still appear, whole, before anybody else changes the task's files.
+    pub async fn publish(&self, staged: Staged, name: &str) -> Result<String, StorageError> {
+        let key = object_key(&self.source, &self.task_id, name);
+        let target = self.storage.path_of(&key)?;
+        let (root, lock) = (Arc::clone(&self.storage.media), Arc::clone(&self.lock));
+        blocking(move || {
+            let _until_done = lock;
+            publish(&staged, &target, &root)
+        })
+        .await
+        .map_err(failed_to("publish a file"))?;
+        Ok(key)
+    }
+}
+
 /// A path whose file goes when this does. Nothing is left to remove once the file was renamed.
 ///
 /// Removed on the spot although that may block for a moment: whoever sees a download settled finds the spool empty.
@@ -320,37 +395,33 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
     }
 }
 
-fn publish(from: &Unpublished, target: &Path, root: &Path) -> io::Result<()> {
-    let directory = target.parent().unwrap_or(root);
-    let mut tries = 3;
+/// Copies in pieces, each on a blocking thread: dropping this ends the copy after the piece at hand.
+async fn copy_across(from: Unpublished, to: Unpublished) -> io::Result<Staged> {
+    let paths = (from.0.clone(), to.0.clone());
+    let (mut input, mut output) =
+        blocking(move || Ok((File::open(paths.0)?, File::create(paths.1)?))).await?;
     loop {
-        fs::create_dir_all(directory)?;
-        match rename_or_copy(from, target, root) {
-            // A removal took the directory away between its creation and the rename.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && tries > 1 => tries -= 1,
-            Err(error) => return Err(error),
-            Ok(()) => break,
+        let copied;
+        (input, output, copied) = blocking(move || {
+            let copied = io::copy(&mut (&input).take(COPY_BYTES), &mut output)?;
+            Ok((input, output, copied))
+        })
+        .await?;
+        if copied == 0 {
+            break;
         }
     }
+    blocking(move || output.sync_all()).await?;
+    Ok(Staged(to))
+}
+
+fn publish(staged: &Staged, target: &Path, root: &Path) -> io::Result<()> {
+    let directory = target.parent().unwrap_or(root);
+    fs::create_dir_all(directory)?;
+    fs::rename(&staged.0.0, target)?;
     // All the way up each time, not only where this call created something: whoever created it may not have synced it
     // yet. Syncing a directory that did not change costs next to nothing.
     sync_upward(directory, root)
-}
-
-fn rename_or_copy(from: &Unpublished, target: &Path, root: &Path) -> io::Result<()> {
-    match fs::rename(&from.0, target) {
-        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => copy_across(&from.0, target, root),
-        renamed => renamed,
-    }
-}
-
-/// The rename of a file from another file system: a synced copy in the target's, under a name that no key can have.
-fn copy_across(from: &Path, target: &Path, root: &Path) -> io::Result<()> {
-    let copy = Unpublished(root.join(INCOMING).join(from.file_name().unwrap_or_default()));
-    let mut output = File::create(&copy.0)?;
-    io::copy(&mut File::open(from)?, &mut output)?;
-    output.sync_all()?;
-    fs::rename(&copy.0, target)
 }
 
 fn remove(path: &Path, root: &Path) -> io::Result<()> {
@@ -387,7 +458,12 @@ fn sync_upward(directory: &Path, root: &Path) -> io::Result<()> {
 /// The key of a file: `{source}/{task_id}/{name}`, each part percent-encoded so that different parts stay different and
 /// none is hidden, `.` or `..`. The parts must not be empty.
 pub fn object_key(source: &str, task_id: &str, name: &str) -> String {
-    [source, task_id, name].map(encode_part).join("/")
+    format!("{}/{}", task_directory(source, task_id), encode_part(name))
+}
+
+/// What the keys of all files of a task begin with: `{source}/{task_id}`, encoded alike.
+fn task_directory(source: &str, task_id: &str) -> String {
+    format!("{}/{}", encode_part(source), encode_part(task_id))
 }
 
 fn encode_part(part: &str) -> String {

@@ -1,6 +1,6 @@
 //! One queued file, from claim to settlement.
 //!
-//! Claim → fetch into the spool ([`fetch`]) → publish → settle. What a failure leads to is decided in [`failure`], whether a
+//! Claim → fetch into the spool ([`fetch`]) → stage → renew → publish → settle. What a failure leads to is decided in [`failure`], whether a
 //! body is media in [`content`]. The store is asked before and after, never held in between.
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use crate::egress::GuardedClient;
 use crate::provider::naming::{file_name, guess_extension};
 use crate::retry::Backoff;
 use crate::shutdown::Tasks;
-use crate::storage::{Storage, object_key};
+use crate::storage::{Storage, StorageError};
 use crate::store::downloads::{ClaimedDownload, Lease, Settled, Settlement};
 use crate::store::{Store, StoreError};
 use crate::worker;
@@ -93,18 +93,16 @@ impl Downloader {
         worker::step(self).await
     }
 
-    /// Fetches and publishes the file; `None` if the lease was lost on the way.
+    /// Fetches and publishes the file; `None` if the lease was lost on the way, or nobody could say whether it stands.
     async fn obtain(&self, claim: &ClaimedDownload) -> Option<Result<Settlement, FetchError>> {
         let fetched = match self.fetch(claim).await {
             Ok(fetched) => fetched,
             Err(error) => return Some(Err(error)),
         };
-        // Once more before it becomes visible: the task may have been deleted meanwhile, and nobody would ever remove a
-        // file that appears after that.
-        if self.renew(claim.lease).await == Some(false) {
-            return None;
-        }
-        Some(self.publish(claim, fetched).await)
+        self.publish(claim, fetched)
+            .await
+            .map_err(FetchError::from)
+            .transpose()
     }
 
     async fn fetch(&self, claim: &ClaimedDownload) -> Result<Fetched, FetchError> {
@@ -127,19 +125,44 @@ impl Downloader {
         by_source.get(source).cloned().unwrap_or_default()
     }
 
-    async fn publish(&self, claim: &ClaimedDownload, fetched: Fetched) -> Result<Settlement, FetchError> {
+    /// Makes the file visible if the lease still stands, else removes it: `None`.
+    async fn publish(
+        &self,
+        claim: &ClaimedDownload,
+        fetched: Fetched,
+    ) -> Result<Option<Settlement>, StorageError> {
         let Fetched { file, content } = fetched;
         let name = name_of(claim, content.extension);
-        let storage_key = object_key(&claim.source, claim.task_id.as_str(), &name);
         let (bytes, sha256) = (file.bytes, file.sha256);
-        self.storage.publish(file, &storage_key).await?;
-        Ok(Settlement::Stored {
+        let staged = self.storage.stage(file).await?;
+        let files = self
+            .storage
+            .task_files(&claim.source, claim.task_id.as_str())
+            .await;
+        // Asked under the lock on the task's files: a deletion, or the publication of a later claim, comes either before
+        // and is noticed, or after the rename.
+        if !self.still_holds(claim.lease).await {
+            return Ok(None);
+        }
+        let storage_key = files.publish(staged, &name).await?;
+        Ok(Some(Settlement::Stored {
             name,
             bytes,
             sha256,
             content_type: content.content_type.to_owned(),
             storage_key,
-        })
+        }))
+    }
+
+    /// Whether the lease stands for sure, however often the store has to be asked.
+    async fn still_holds(&self, lease: Lease) -> bool {
+        for tried in 1..SETTLE_TRIES {
+            match self.renew(lease).await {
+                Some(held) => return held,
+                None => tokio::time::sleep(SETTLE_BACKOFF.random_delay(tried)).await,
+            }
+        }
+        self.renew(lease).await == Some(true)
     }
 
     /// Whether the lease still stands; `None` if the store could not say.
@@ -152,8 +175,8 @@ impl Downloader {
         for tried in 1..=SETTLE_TRIES {
             match self.store.settle_download(claim.lease, settlement.clone()).await {
                 Ok(Settled::Done) => return log(claim, &settlement, took),
-                Ok(Settled::LeaseLost) => return log_lost(claim, took),
-                Ok(Settled::Gone) => return self.discard(claim, &settlement).await,
+                // A file that was published belongs to whoever holds the row now, or went with the deleted task.
+                Ok(Settled::LeaseLost | Settled::Gone) => return log_lost(claim, took),
                 Err(error) if tried == SETTLE_TRIES => {
                     let (task, download) = (claim.task_id.as_str(), claim.lease.download);
                     tracing::error!(
@@ -166,21 +189,6 @@ impl Downloader {
                 Err(_) => tokio::time::sleep(SETTLE_BACKOFF.random_delay(tried)).await,
             }
         }
-    }
-
-    /// The task was deleted meanwhile: nobody else would ever remove a file that was published for it.
-    async fn discard(&self, claim: &ClaimedDownload, settlement: &Settlement) {
-        let (task, download) = (claim.task_id.as_str(), claim.lease.download);
-        if let Settlement::Stored { storage_key, .. } = settlement
-            && let Err(error) = self.storage.remove(storage_key).await
-        {
-            tracing::warn!(task.id = task, download.id = download, %error, "a file of deleted task {task} was left behind");
-        }
-        tracing::info!(
-            task.id = task,
-            download.id = download,
-            "download {download} dropped: task {task} was deleted"
-        );
     }
 
     fn settlement_of(&self, failure: &FetchError, claim: &ClaimedDownload) -> Settlement {

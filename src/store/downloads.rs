@@ -100,7 +100,7 @@ pub enum Settled {
     Done,
     /// Another claim holds the row now; nothing was changed, and the file is the other's to write.
     LeaseLost,
-    /// The row is gone with its task; a file published for it must be removed.
+    /// The row is gone with its task; whoever deleted that removes the files.
     Gone,
 }
 
