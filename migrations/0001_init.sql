@@ -143,9 +143,12 @@ CREATE TABLE tombstones (
     PRIMARY KEY (task_id, source)
 ) STRICT, WITHOUT ROWID;
 
--- Files whose rows are gone and that are still to be removed from the storage.
+-- Deleted tasks whose files are still to be removed from the storage. A task of that id may have come back since:
+-- the files that its rows name stay.
 CREATE TABLE doomed_files (
-    storage_key TEXT PRIMARY KEY
+    task_id TEXT NOT NULL,
+    source  TEXT NOT NULL,
+    PRIMARY KEY (task_id, source)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE counters (

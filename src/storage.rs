@@ -211,15 +211,6 @@ impl Storage {
         Ok((tokio::fs::File::from_std(file), length))
     }
 
-    /// Removes a stored file and the directory of its task if that was the last. A missing file is no error.
-    pub async fn remove(&self, key: &str) -> Result<(), StorageError> {
-        let path = self.path_of(key)?;
-        let root = Arc::clone(&self.media);
-        blocking(move || remove(&path, &root))
-            .await
-            .map_err(failed_to("remove a stored file"))
-    }
-
     /// The path of a key; refuses whatever [`object_key`] cannot have made.
     fn path_of(&self, key: &str) -> Result<PathBuf, StorageError> {
         let plain = |byte: u8| is_plain(byte) || byte == b'%';
@@ -372,6 +363,26 @@ impl TaskFiles {
         .map_err(failed_to("publish a file"))?;
         Ok(key)
     }
+
+    /// Removes all that lies in the task's directory, and then that, but for the files of the keys in `keep`. What
+    /// cannot be removed stops nothing else from being removed, and is the error in the end.
+    ///
+    /// Once this returns without an error, what was removed stays so after a loss of power.
+    pub async fn remove_all_but(&self, keep: &[String]) -> Result<(), StorageError> {
+        let key = task_directory(&self.source, &self.task_id);
+        let directory = self.storage.path_of(&key)?;
+        let kept = keep
+            .iter()
+            .map(|key| self.storage.path_of(key))
+            .collect::<Result<Vec<_>, _>>()?;
+        let lock = Arc::clone(&self.lock);
+        blocking(move || {
+            let _until_done = lock;
+            remove_all_but(&kept, &directory)
+        })
+        .await
+        .map_err(failed_to("remove the files of a task"))
+    }
 }
 
 /// A path whose file goes when this does. Nothing is left to remove once the file was renamed.
@@ -424,17 +435,31 @@ fn publish(staged: &Staged, target: &Path, root: &Path) -> io::Result<()> {
     sync_upward(directory, root)
 }
 
-fn remove(path: &Path, root: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
+fn remove_all_but(kept: &[PathBuf], directory: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        removed => removed?,
+        entries => entries?,
+    };
+    let mut outcome = Ok(());
+    for entry in entries {
+        let entry = entry?;
+        let path = entry.path();
+        if kept.contains(&path) {
+            continue;
+        }
+        let removed = if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(path)
+        } else {
+            fs::remove_file(path)
+        };
+        outcome = outcome.and(removed);
     }
-    let directory = path.parent().unwrap_or(root);
-    if directory == root || fs::remove_dir(directory).is_err() {
-        // Other files of the task are left.
+    outcome?;
+    if !kept.is_empty() {
         return sync_upward(directory, directory);
     }
-    let parent = directory.parent().unwrap_or(root);
+    fs::remove_dir(directory)?;
+    let parent = directory.parent().unwrap_or(directory);
     sync_upward(parent, parent)
 }
 

@@ -11,7 +11,7 @@ use reelhook::store::deliveries::DeliveryFilter;
 use reelhook::store::downloads::{Settled, Settlement};
 use reelhook::store::expect::Expectation;
 use reelhook::store::record::{Binding, Content, NewDelivery, Recorded, Verified, Via};
-use reelhook::store::tasks::{TaskFilter, TaskRecord};
+use reelhook::store::tasks::{Deletion, DoomedFiles, TaskFilter, TaskRecord};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -413,13 +413,11 @@ async fn a_deleted_task_is_not_revived_by_a_late_callback() {
     );
     let row = bench.task("t").await.unwrap().row;
     let deletion = bench.store.delete_task(row).await.unwrap();
-    assert_eq!(deletion.keys, ["kie/t/result-0.mp4"]);
+    assert_eq!(deletion, Deletion::Done);
+    assert_eq!(bench.store.delete_task(row).await.unwrap(), Deletion::Unknown);
     let late = bench.receive(&body).await;
     assert_eq!((late.verdict, late.reason), (Verdict::Duplicate, Some("deleted")));
     assert!(bench.task("t").await.is_none());
-    assert_eq!(bench.store.doomed_files().await.unwrap(), deletion.keys);
-    bench.store.forget_doomed(deletion.keys).await.unwrap();
-    assert!(bench.store.doomed_files().await.unwrap().is_empty());
     assert_eq!(
         bench
             .store
@@ -428,6 +426,34 @@ async fn a_deleted_task_is_not_revived_by_a_late_callback() {
             .unwrap(),
         Settled::Gone
     );
+}
+
+#[tokio::test]
+async fn what_a_task_stored_after_it_came_back_is_not_doomed_with_what_it_left() {
+    let bench = Bench::new().await;
+    let body = success("t", &["https://cdn.example/a.mp4"]);
+    bench.receive(&body).await;
+    let row = bench.task("t").await.unwrap().row;
+    bench.store.delete_task(row).await.unwrap();
+    let mut doomed = DoomedFiles {
+        source: "kie".to_owned(),
+        task_id: "t".to_owned(),
+        keep: Vec::new(),
+    };
+    assert_eq!(bench.store.doomed_files().await.unwrap(), [doomed.clone()]);
+
+    bench.expect("t").await;
+    bench.receive(&body).await;
+    let claimed = bench.store.claim_download(LEASE, 4).await.unwrap().unwrap();
+    let settled = bench
+        .store
+        .settle_download(claimed.lease, stored("result-0.mp4"))
+        .await;
+    assert_eq!(settled.unwrap(), Settled::Done);
+    doomed.keep.push("kie/t/result-0.mp4".to_owned());
+    assert_eq!(bench.store.doomed_files().await.unwrap(), [doomed]);
+    bench.store.forget_doomed("kie", "t").await.unwrap();
+    assert_eq!(bench.store.doomed_files().await.unwrap(), []);
 }
 
 #[tokio::test]

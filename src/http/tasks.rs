@@ -18,7 +18,7 @@ use crate::clock::{parse_rfc3339, rfc3339};
 use crate::provider::{Kind, TaskId};
 use crate::store::StoreError;
 use crate::store::expect::Expectation;
-use crate::store::tasks::{TaskFilter, TaskRecord};
+use crate::store::tasks::{Deletion, TaskFilter, TaskRecord};
 
 /// Longest `?wait=`; a client that wants more asks again.
 const MAX_WAIT: Duration = Duration::from_mins(1);
@@ -272,24 +272,27 @@ pub(super) async fn delete(
     // Spawned: once the rows are gone the files follow, whether or not the client waits.
     let work = app.clone();
     app.tasks
-        .spawn(async move { remove(&work, task.row).await })
+        .spawn(async move { remove(&work, &task).await })
         .await
         .map_err(|error| Problem::internal(&error))??;
     tracing::info!(task.id = task_id, "task deleted");
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn remove(app: &App, task: i64) -> Result<(), Problem> {
-    let deletion = app.store.delete_task(task).await?;
-    let mut removed = Vec::new();
-    for key in deletion.keys {
-        match app.storage.remove(&key).await {
-            Ok(()) => removed.push(key),
-            // The next start tries again.
-            Err(error) => tracing::warn!(%error, "a file of a deleted task was not removed yet"),
-        }
+async fn remove(app: &App, task: &TaskRecord) -> Result<(), Problem> {
+    // Held to the end: what a download publishes comes before the deletion and is removed, or is not published.
+    let files = app.storage.task_files(&task.source, &task.task_id).await;
+    if app.store.delete_task(task.row).await? == Deletion::Unknown {
+        return Ok(());
     }
-    app.store.forget_doomed(removed).await?;
+    match files.remove_all_but(&[]).await {
+        Ok(()) => app.store.forget_doomed(&task.source, &task.task_id).await?,
+        // The next start tries again.
+        Err(error) => tracing::warn!(
+            task.id = task.task_id, %error,
+            "files of deleted task {} were not removed yet: {}", task.task_id, error.sentence()
+        ),
+    }
     Ok(())
 }
 

@@ -156,20 +156,28 @@ async fn a_publication_that_nobody_waits_for_excludes_others_until_it_is_done() 
 }
 
 #[tokio::test]
-async fn removing_the_last_file_of_a_task_removes_its_directory() {
+async fn removing_a_task_removes_what_lies_in_its_directory_and_nothing_else() {
     let (directory, storage) = storage();
-    for name in ["a.mp4", "b.mp4"] {
-        publish(&storage, written(&storage, 1, b"x").await, ("t1", name)).await;
+    for place in [("t1", "a.mp4"), ("t1", "b.mp4"), ("t10", "a.mp4")] {
+        publish(&storage, written(&storage, 1, b"x").await, place).await;
     }
-    storage.remove("kie/t1/a.mp4").await.unwrap();
+    let root = directory.path().join("a/media");
+    let foreign = root.join("kie/t1/thumbs/1.jpg");
+    fs::create_dir_all(foreign.parent().unwrap()).unwrap();
+    fs::write(foreign, "x").unwrap();
+
+    let files = storage.task_files("kie", "t1").await;
+    files.remove_all_but(&["kie/t1/b.mp4".to_owned()]).await.unwrap();
     assert!(matches!(
         read(&storage, "kie/t1/a.mp4").await,
         Err(StorageError::Missing)
     ));
-    assert!(directory.path().join("a/media/kie/t1").exists());
-    storage.remove("kie/t1/b.mp4").await.unwrap();
-    storage.remove("kie/t1/b.mp4").await.unwrap();
-    assert!(!directory.path().join("a/media/kie/t1").exists());
+    assert_eq!(read(&storage, "kie/t1/b.mp4").await.unwrap(), b"x");
+    for _ in 0..2 {
+        files.remove_all_but(&[]).await.unwrap();
+        assert!(!root.join("kie/t1").exists());
+    }
+    assert_eq!(read(&storage, "kie/t10/a.mp4").await.unwrap(), b"x");
 }
 
 #[tokio::test]
@@ -196,9 +204,16 @@ async fn a_key_that_leads_elsewhere_is_refused() {
             matches!(storage.open_file(key).await, Err(StorageError::BadKey)),
             "{key:?}"
         );
+    }
+    for (source, task_id) in [("", "t1"), ("kie", ""), ("", "")] {
+        let removed = storage
+            .task_files(source, task_id)
+            .await
+            .remove_all_but(&[])
+            .await;
         assert!(
-            matches!(storage.remove(key).await, Err(StorageError::BadKey)),
-            "{key:?}"
+            matches!(removed, Err(StorageError::BadKey)),
+            "{source:?} {task_id:?}"
         );
     }
 }

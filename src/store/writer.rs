@@ -33,7 +33,7 @@ pub(super) enum Command {
     ReleaseAll,
     RetryTask { task: i64 },
     DeleteTask { task: i64 },
-    ForgetDoomed { keys: Vec<String> },
+    ForgetDoomed { source: String, task_id: String },
     Accept { delivery: i64 },
 }
 
@@ -351,8 +351,8 @@ async fn apply_one(tx: &mut Tx<'_>, command: &Command) -> Result<Reply, sqlx::Er
         }
         Command::RetryTask { task } => Reply::Queued(downloads::retry_task(tx, *task).await?),
         Command::DeleteTask { task } => Reply::Deleted(tasks::delete(tx, *task).await?),
-        Command::ForgetDoomed { keys } => {
-            tasks::forget_doomed(tx, keys).await?;
+        Command::ForgetDoomed { source, task_id } => {
+            tasks::forget_doomed(tx, source, task_id).await?;
             Reply::Done
         }
         Command::Accept { delivery } => Reply::Accepted(accept::accept(tx, *delivery).await?),
