@@ -189,6 +189,11 @@ impl From<StoreError> for Problem {
 
 impl From<StorageError> for Problem {
     fn from(error: StorageError) -> Self {
+        if let StorageError::Missing = error {
+            let detail =
+                "the file is recorded as stored and not on disk; ask again, and if it stays so, put it back";
+            return Self::new(StatusCode::NOT_FOUND, "file_missing", detail);
+        }
         Self::internal(&error)
     }
 }

@@ -154,6 +154,16 @@ async fn bytes_of_no_known_media_are_never_shown_in_place() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_gone_from_disk_is_missing_until_it_is_put_back() {
+    let (server, content) = stored().await;
+    let path = server.data_dir().join("media/kie/t1/result-0.mp4");
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(server.get(PATH).await.problem(), (404, "file_missing".to_owned()));
+    std::fs::write(&path, &content).unwrap();
+    assert!(server.get(PATH).await.body == content);
+}
+
+#[tokio::test]
 async fn a_file_that_is_not_stored_says_why() {
     let server = TestServer::start().await;
     let url = "http://10.0.0.1/a.mp4".to_owned();
