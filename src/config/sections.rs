@@ -169,9 +169,9 @@ impl Default for Downloads {
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(30),
             total_timeout: Duration::from_hours(6),
-            max_attempts: 12,
+            max_attempts: 24,
             retry_base: Duration::from_secs(2),
-            retry_cap: Duration::from_mins(15),
+            retry_cap: Duration::from_hours(6),
         }
     }
 }

@@ -13,6 +13,9 @@ use crate::store::downloads::{ClaimedDownload, DownloadError, Settlement};
 /// Longest `Retry-After` that is honoured.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
 
+/// How long before a file is expected to be deleted an attempt is made that would otherwise come too late.
+const LAST_CALL: Duration = Duration::from_mins(1);
+
 /// How long a download waits after a fault of this machine.
 ///
 /// Every download meets the same full disk, each of them alone: a pause of the whole queue belongs in [`super::Downloader`].
@@ -143,9 +146,10 @@ pub(super) fn settlement(
         },
         Class::Retryable if attempt < settings.max_attempts => {
             let backoff = settings.backoff.delay(attempt, jitter);
-            let asked = asked_wait(failure, claim, now).unwrap_or_default();
+            let asked = asked_wait(failure, now).unwrap_or_default();
+            let at = now.saturating_add(millis(backoff.max(asked)));
             Settlement::Retry {
-                at: now.saturating_add(millis(backoff.max(asked))),
+                at: in_time(at, claim, now),
                 error,
             }
         }
@@ -157,8 +161,8 @@ pub(super) fn settlement(
     }
 }
 
-/// The wait that the server asked for, within reason: an hour at most, and not past the day the file is deleted.
-fn asked_wait(failure: &FetchError, claim: &ClaimedDownload, now: Millis) -> Option<Duration> {
+/// The wait that the server asked for, within reason: an hour at most.
+fn asked_wait(failure: &FetchError, now: Millis) -> Option<Duration> {
     let FetchError::Status {
         retry_after: Some(value),
         ..
@@ -166,9 +170,14 @@ fn asked_wait(failure: &FetchError, claim: &ClaimedDownload, now: Millis) -> Opt
     else {
         return None;
     };
-    let wait = parse_retry_after(value, now)?.min(LONGEST_RETRY_AFTER);
-    let in_time = now.saturating_add(millis(wait)) < claim.deadline || now >= claim.deadline;
-    in_time.then_some(wait)
+    Some(parse_retry_after(value, now)?.min(LONGEST_RETRY_AFTER))
+}
+
+/// No wait, neither ours nor one that was asked for, skips the last chance before the file is expected to be deleted.
+/// Once that has passed, waits are what they are: the expectation may be wrong.
+fn in_time(at: Millis, claim: &ClaimedDownload, now: Millis) -> Millis {
+    let last_call = claim.deadline.saturating_sub(millis(LAST_CALL));
+    if now < last_call { at.min(last_call) } else { at }
 }
 
 #[cfg(test)]
@@ -292,6 +301,45 @@ mod tests {
     }
 
     #[test]
+    fn no_wait_skips_the_last_chance_before_the_deadline() {
+        let settings = Settings {
+            max_attempts: 30,
+            backoff: Backoff {
+                base: Duration::from_hours(1),
+                cap: Duration::from_hours(6),
+            },
+            ..settings()
+        };
+        let after = |now| match settlement(&status(500, None), &claim(9), &settings, now, u64::MAX) {
+            Settlement::Retry { at, .. } => at,
+            other => panic!("{other:?}"),
+        };
+        let last_call = claim(9).deadline - 60_000;
+        assert_eq!(after(NOW), last_call);
+        assert_eq!(after(last_call - 1), last_call);
+        // That one failed as well: the deadline is an estimate, so what attempts are left are still made.
+        assert_eq!(after(last_call), last_call + 6 * 3_600_000 - 1);
+    }
+
+    /// On average: the first twelve of 24 attempts come within 35 minutes, for what passes soon, the others within 31
+    /// hours, for an outage of a day on either side.
+    #[test]
+    fn the_default_attempts_outlast_an_outage_of_a_day() {
+        let defaults = crate::config::Downloads::default();
+        let backoff = Backoff {
+            base: defaults.retry_base,
+            cap: defaults.retry_cap,
+        };
+        let span = |attempts| -> Duration {
+            (1..attempts)
+                .map(|attempt| backoff.delay(attempt, u64::MAX / 2))
+                .sum()
+        };
+        assert_eq!(span(12).as_secs() / 60, 34);
+        assert_eq!(span(defaults.max_attempts).as_secs() / 3_600, 31);
+    }
+
+    #[test]
     fn a_fault_of_this_machine_costs_no_attempt() {
         use rustix::io::Errno;
         for errno in [
@@ -325,8 +373,8 @@ mod tests {
         assert_eq!(wait(&status(503, Some("soon")), 0), Some(2));
         assert_eq!(
             wait(&status(503, Some("1200")), 0),
-            Some(2),
-            "past the deadline nothing is left to fetch"
+            Some(1_140),
+            "a minute before the deadline: past it nothing is left to fetch"
         );
         let late = ClaimedDownload {
             deadline: NOW - 1,
