@@ -189,7 +189,8 @@ async fn a_stop_in_mid_download_costs_no_attempt_and_the_next_start_completes_it
 async fn what_a_killed_process_left_behind_is_tidied_up() {
     let (cdn, content) = (Cdn::start().await, mp4(1, 5_000));
     let server = TestServer::start().await;
-    let url = cdn.script("/a.mp4", [Reply::Status(404, Vec::new()), Reply::Whole(content)]);
+    let replies = [Reply::Status(404, Vec::new()), Reply::Whole(content.clone())];
+    let url = cdn.script("/a.mp4", replies);
     server.callback(&success("t1", &[url])).send().await.taken();
     until("the first attempt is over", || async {
         (server.task("t1").await["files"][0]["attempts"] == 1).then_some(())
@@ -205,12 +206,26 @@ async fn what_a_killed_process_left_behind_is_tidied_up() {
     let data_dir = server.data_dir();
     let halted = server.halt().await;
     std::fs::write(data_dir.join("spool/1-7.part"), b"half").unwrap();
+    std::fs::write(data_dir.join("media/.incoming/1-6.part"), b"staged").unwrap();
+    // Renamed, but its settlement never committed: nobody ever sees it.
+    std::fs::create_dir_all(data_dir.join("media/kie/t1")).unwrap();
+    std::fs::write(data_dir.join("media/kie/t1/result-0.mp4"), b"older").unwrap();
     let server = halted.start().await;
     assert!(!server.files_in("spool").contains(&"1-7.part".to_owned()));
+    assert!(
+        !server
+            .files_in("media")
+            .contains(&".incoming/1-6.part".to_owned())
+    );
     let task = server.wait_settled("t1").await;
     assert_eq!(
         (&task["media"], &task["files"][0]["attempts"]),
         (&json!("stored"), &json!(2))
+    );
+    let file = server.get("/v1/tasks/t1/files/result-0.mp4").await;
+    assert!(
+        file.body == content,
+        "what the dead process published is replaced"
     );
 }
 
