@@ -77,7 +77,7 @@ async fn page(app: &App, filter: &DeliveryFilter) -> Result<Response, Problem> {
         deliveries: page
             .items
             .iter()
-            .map(|delivery| DeliveryView::of(delivery, &redactor))
+            .map(|delivery| DeliveryView::listed(delivery, &redactor))
             .collect(),
         next_cursor: page.next.map(|next| next.to_string()),
     };
@@ -88,7 +88,7 @@ async fn page(app: &App, filter: &DeliveryFilter) -> Result<Response, Problem> {
 pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Problem> {
     let delivery = load(&app, &id).await?;
     let redactor = app.redactor();
-    Ok(redactor.json(StatusCode::OK, &DeliveryView::of(&delivery, &redactor)))
+    Ok(redactor.json(StatusCode::OK, &DeliveryView::whole(&delivery, &redactor)))
 }
 
 /// A person settles a conflict in favour of this delivery.

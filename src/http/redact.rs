@@ -55,6 +55,18 @@ impl Redactor {
         clean
     }
 
+    /// The beginning of something longer, without the beginning of a secret that may go on where it was cut.
+    pub(super) fn without_torn_end<'t>(&self, bytes: &'t [u8]) -> &'t [u8] {
+        let torn = |needle: &Secret| {
+            let needle = needle.expose().as_bytes();
+            (1..needle.len())
+                .rev()
+                .find(|length| bytes.ends_with(&needle[..*length]))
+        };
+        let torn = self.needles.iter().filter_map(torn).max().unwrap_or(0);
+        &bytes[..bytes.len() - torn]
+    }
+
     /// The bytes without secrets.
     pub(super) fn bytes(&self, bytes: &[u8]) -> Vec<u8> {
         let mut clean = bytes.to_vec();
@@ -108,6 +120,25 @@ impl Redactor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_that_is_cut_shows_nothing_of_itself() {
+        let redactor = Redactor::new(&[Secret::new("abcabcabd"), Secret::new("xxabcab_")]);
+        for (cut, shown) in [
+            ("..abcabcab", ".."),
+            ("..abcabcabcab", "..abc"),
+            ("..xxabcab", ".."),
+            ("..a", ".."),
+            ("..abcabcabd", "..abcabcabd"),
+            ("..", ".."),
+        ] {
+            assert_eq!(
+                redactor.without_torn_end(cut.as_bytes()),
+                shown.as_bytes(),
+                "{cut}"
+            );
+        }
+    }
 
     #[test]
     fn a_secret_is_replaced_wherever_it_hides() {

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::redact::Redactor;
 use crate::clock::{Millis, rfc3339};
 use crate::provider::encoding::decoded;
-use crate::store::deliveries::DeliveryRecord;
+use crate::store::deliveries::{DeliveryRecord, LISTED_BODY_BYTES};
 use crate::store::tasks::{FileRecord, OutcomeRecord, TaskRecord};
 
 /// What a compressed body is unpacked to for showing.
@@ -184,12 +184,18 @@ pub(super) struct DeliveryView<'a> {
 }
 
 impl<'a> DeliveryView<'a> {
-    pub(super) fn of(delivery: &'a DeliveryRecord, redactor: &Redactor) -> Self {
-        let shown = delivery.body.as_ref().map_or(0, Vec::len);
-        let truncated = delivery
-            .body_bytes
-            .is_some_and(|bytes| usize::try_from(bytes) != Ok(shown));
-        let (body, body_base64) = presented(delivery.body.as_deref(), truncated, redactor);
+    /// As in lists: of a long body only the beginning.
+    pub(super) fn listed(delivery: &'a DeliveryRecord, redactor: &Redactor) -> Self {
+        let most = usize::try_from(LISTED_BODY_BYTES).unwrap_or(usize::MAX);
+        Self::of(delivery, Shown::of(delivery, most, redactor))
+    }
+
+    /// With its whole body.
+    pub(super) fn whole(delivery: &'a DeliveryRecord, redactor: &Redactor) -> Self {
+        Self::of(delivery, Shown::of(delivery, usize::MAX, redactor))
+    }
+
+    fn of(delivery: &'a DeliveryRecord, shown: Shown) -> Self {
         Self {
             id: delivery.id.to_string(),
             task_id: delivery.task_id.as_deref(),
@@ -202,25 +208,57 @@ impl<'a> DeliveryView<'a> {
             index: delivery.index,
             remote_addr: delivery.remote_addr.as_deref(),
             headers: RawValue::from_string(delivery.headers.clone()).ok(),
-            body,
-            body_base64,
+            body: shown.text,
+            body_base64: shown.base64,
             body_bytes: delivery.body_bytes,
-            body_truncated: truncated,
+            body_truncated: shown.truncated,
         }
     }
 }
 
-/// As text where it is text (unpacked, if it came packed and is whole), else in Base64; without secrets either way.
-fn presented(body: Option<&[u8]>, truncated: bool, redactor: &Redactor) -> (Option<String>, Option<String>) {
-    let Some(raw) = body else { return (None, None) };
-    let plain = decoded(raw, MAX_SHOWN).unwrap_or_else(|_| raw.into());
-    match std::str::from_utf8(&plain) {
-        Ok(text) => (Some(redactor.text(text).into_owned()), None),
-        // A list may have cut it inside a character.
-        Err(error) if truncated && plain.len() - error.valid_up_to() < 4 => {
-            let text = String::from_utf8_lossy(&plain[..error.valid_up_to()]);
-            (Some(redactor.text(&text).into_owned()), None)
+/// A body without secrets: as text where it is text (unpacked, if it came packed), else in Base64.
+#[derive(Default)]
+struct Shown {
+    text: Option<String>,
+    base64: Option<String>,
+    truncated: bool,
+}
+
+impl Shown {
+    /// At most so many bytes of it. Where the store cut it already, it has fewer than `body_bytes`.
+    fn of(delivery: &DeliveryRecord, most: usize, redactor: &Redactor) -> Self {
+        let Some(raw) = &delivery.body else {
+            return Self::default();
+        };
+        let cut = delivery
+            .body_bytes
+            .is_some_and(|bytes| usize::try_from(bytes) != Ok(raw.len()));
+        let Ok(plain) = decoded(raw, MAX_SHOWN) else {
+            // Packed, and nobody can tell which secrets are in it.
+            return Self {
+                truncated: cut,
+                ..Self::default()
+            };
+        };
+        let truncated = cut || plain.len() > most;
+        let mut shown = &plain[..plain.len().min(most)];
+        if truncated {
+            shown = redactor.without_torn_end(shown);
         }
-        Err(_) => (None, Some(STANDARD.encode(redactor.bytes(&plain)))),
+        let clean = |text: &str| Some(redactor.text(text).into_owned());
+        let (text, base64) = match std::str::from_utf8(shown) {
+            Ok(text) => (clean(text), None),
+            // It may have been cut inside a character.
+            Err(error) if truncated && shown.len() - error.valid_up_to() < 4 => (
+                clean(&String::from_utf8_lossy(&shown[..error.valid_up_to()])),
+                None,
+            ),
+            Err(_) => (None, Some(STANDARD.encode(redactor.bytes(shown)))),
+        };
+        Self {
+            text,
+            base64,
+            truncated,
+        }
     }
 }

@@ -2,8 +2,9 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
-use crate::support::{Answer, Cdn, KEY, Reply, TOKEN, TestServer, failure, mp4, success};
+use crate::support::{Answer, Cdn, KEY, Reply, TOKEN, TestServer, failure, gzip, mp4, success};
 
 const API_TOKEN: &str = "token-of-the-api-0123456789-abcdef";
 
@@ -180,6 +181,75 @@ async fn a_secret_is_hidden_in_the_spellings_that_providers_use() {
     }
     let task = server.task("t1").await.to_string();
     assert!(!task.contains("signs"), "{task}");
+}
+
+#[tokio::test]
+async fn a_secret_does_not_begin_where_a_list_cuts() {
+    let server = TestServer::with(&format!("sources.kie.tokens = [\"{TOKEN}\"]")).await;
+    let start = r#"{"code":501,"data":{"taskId":"t1"},"msg":""#;
+    let padding = "x".repeat(64 * 1024 - start.len() - 20);
+    let body = format!("{start}{padding}{TOKEN} and more\"}}");
+    for body in [gzip(body.as_bytes()), body.into_bytes()] {
+        let rest = format!("kie?token={TOKEN}");
+        server.callback_of(&rest, body, "t1").send().await.taken();
+        let page = server.get("/v1/deliveries").await.fine();
+        let listed = &page["deliveries"][0];
+        assert_eq!(listed["body_truncated"], true);
+        let shown = listed["body"].as_str().unwrap();
+        assert!(
+            shown.ends_with('x') && shown.len() == start.len() + padding.len(),
+            "{}",
+            shown.len()
+        );
+        let id = listed["id"].as_str().unwrap();
+        let whole = server.get(&format!("/v1/deliveries/{id}")).await.fine();
+        assert!(
+            whole["body"]
+                .as_str()
+                .unwrap()
+                .ends_with("x[redacted] and more\"}")
+        );
+        assert_eq!(whole["body_truncated"], false);
+    }
+}
+
+#[tokio::test]
+async fn of_gzip_that_cannot_be_unpacked_nothing_is_shown() {
+    let server = TestServer::with(&format!("sources.kie.tokens = [\"{TOKEN}\"]")).await;
+    let rest = format!("kie?token={TOKEN}");
+    // Hardly to be compressed, so that a list has only a part of it.
+    let noise: String = (0_u32..8_000)
+        .map(|n| hex::encode(Sha256::digest(n.to_le_bytes())))
+        .collect();
+    let long = format!("{{\"code\":501,\"data\":{{\"taskId\":\"t1\"}},\"msg\":\"{TOKEN}{noise}\"}}");
+    server
+        .callback_of(&rest, gzip(long.as_bytes()), "t1")
+        .send()
+        .await
+        .taken();
+    let mut broken = gzip(b"{}");
+    broken.extend_from_slice(TOKEN.as_bytes());
+    let length = broken.len();
+    let answer = server.callback_of(&rest, broken, "").send().await;
+    assert_eq!(answer.problem(), (400, "not_json".to_owned()));
+
+    let page = server.get("/v1/deliveries").await.fine();
+    let [broken, long] = page["deliveries"].as_array().unwrap().as_slice() else {
+        panic!("{page}");
+    };
+    assert_eq!(
+        (&broken["body_bytes"], &broken["body_truncated"]),
+        (&json!(length), &json!(false))
+    );
+    assert_eq!(long["body_truncated"], true);
+    for listed in [broken, long] {
+        assert!(
+            listed["body"].is_null() && listed["body_base64"].is_null(),
+            "{listed}"
+        );
+    }
+    let whole = server.get("/v1/deliveries/1").await.fine();
+    assert!(whole["body"].as_str().unwrap().contains("[redacted]"));
 }
 
 #[tokio::test]

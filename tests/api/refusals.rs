@@ -1,13 +1,12 @@
 //! What a callback is refused for, in which order, and what of it is kept.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use reelhook::clock::Clock;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{Answer, KEY, Raw, Setup, TOKEN, TestServer, failure, until};
+use crate::support::{Answer, KEY, Raw, Setup, TOKEN, TestServer, failure, gzip, until};
 
 const NOW: i64 = 1_795_284_446;
 
@@ -371,10 +370,4 @@ async fn a_rejected_delivery_keeps_what_a_person_needs_to_find_the_fault() {
         delivery["headers"]["cookie"].is_null(),
         "only listed headers are kept"
     );
-}
-
-fn gzip(plain: &[u8]) -> Vec<u8> {
-    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    packed.write_all(plain).unwrap();
-    packed.finish().unwrap()
 }

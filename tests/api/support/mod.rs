@@ -59,6 +59,13 @@ pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// What it is when a sender compresses it.
+pub(crate) fn gzip(plain: &[u8]) -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    packed.write_all(plain).unwrap();
+    packed.finish().unwrap()
+}
+
 /// A Veo success that announces `urls`.
 pub(crate) fn success(task_id: &str, urls: &[String]) -> Value {
     json!({
