@@ -54,6 +54,11 @@ impl Bench {
         self.store.record_delivery(self.delivery(body)).await.unwrap()
     }
 
+    async fn receive_signed(&self, body: &str, kind: &str, expires_at: i64) -> Recorded {
+        let delivery = bound(self.delivery(body), kind, expires_at);
+        self.store.record_delivery(delivery).await.unwrap()
+    }
+
     fn delivery(&self, body: &str) -> NewDelivery {
         let document = Document::parse(body.as_bytes()).unwrap();
         NewDelivery {
@@ -518,7 +523,7 @@ async fn a_database_from_a_newer_version_is_refused() {
     assert!(again.unwrap_err().to_string().contains("newer version"));
 }
 
-/// The binding that a signed delivery carries.
+/// Gives a delivery a kind and the one signature of these tests.
 fn bound(mut delivery: NewDelivery, kind: &str, expires_at: i64) -> NewDelivery {
     if let Content::Verified(verified) = &mut delivery.content {
         verified.kind = kind.parse().unwrap();
@@ -535,11 +540,7 @@ async fn the_same_signed_callback_counts_again_for_a_task_deleted_and_expected_a
     let bench = Bench::new().await;
     let body = success("t", &["https://cdn.example/a.mp4"]);
     let expires_at = bench.clock.now() + 300_000;
-    let first = bench
-        .store
-        .record_delivery(bound(bench.delivery(&body), "video", expires_at))
-        .await
-        .unwrap();
+    let first = bench.receive_signed(&body, "video", expires_at).await;
     assert_eq!(first.verdict, Verdict::Accepted);
     bench
         .store
@@ -547,11 +548,7 @@ async fn the_same_signed_callback_counts_again_for_a_task_deleted_and_expected_a
         .await
         .unwrap();
     bench.expect("t").await;
-    let again = bench
-        .store
-        .record_delivery(bound(bench.delivery(&body), "video", expires_at))
-        .await
-        .unwrap();
+    let again = bench.receive_signed(&body, "video", expires_at).await;
     assert_eq!((again.verdict, again.queued), (Verdict::Accepted, 1));
 }
 
@@ -560,11 +557,7 @@ async fn a_signature_reused_after_its_task_was_deleted_leaves_few_rows() {
     let bench = Bench::new().await;
     let body = success("t", &["https://cdn.example/a.mp4"]);
     let expires_at = bench.clock.now() + 300_000;
-    bench
-        .store
-        .record_delivery(bound(bench.delivery(&body), "video", expires_at))
-        .await
-        .unwrap();
+    bench.receive_signed(&body, "video", expires_at).await;
     bench
         .store
         .delete_task(bench.task("t").await.unwrap().row)
@@ -574,11 +567,7 @@ async fn a_signature_reused_after_its_task_was_deleted_leaves_few_rows() {
     // Expected again, but as another kind than the signature was used for.
     for n in 0..30 {
         let other = success("t", &[&format!("https://evil.example/{n}.mp4")]);
-        let reused = bench
-            .store
-            .record_delivery(bound(bench.delivery(&other), "4k", expires_at))
-            .await
-            .unwrap();
+        let reused = bench.receive_signed(&other, "4k", expires_at).await;
         assert_eq!((reused.verdict, reused.queued), (Verdict::Conflict, 0), "{n}");
     }
     let filter = DeliveryFilter {
@@ -596,11 +585,7 @@ async fn a_replay_that_was_judged_fresh_just_in_time_still_finds_its_binding() {
     let bench = Bench::new().await;
     let expires_at = bench.clock.now() + 300_000;
     let body = success("t", &["https://cdn.example/a.mp4"]);
-    bench
-        .store
-        .record_delivery(bound(bench.delivery(&body), "video", expires_at))
-        .await
-        .unwrap();
+    bench.receive_signed(&body, "video", expires_at).await;
     bench.clock.advance(Duration::from_secs(301));
     // Others bring the writer to purge what expired, before the late one is recorded.
     for n in 0..3 {
@@ -613,11 +598,7 @@ async fn a_replay_that_was_judged_fresh_just_in_time_still_finds_its_binding() {
         }
         bench.store.record_delivery(other).await.unwrap();
     }
-    let late = bench
-        .store
-        .record_delivery(bound(bench.delivery(&body), "4k", expires_at))
-        .await
-        .unwrap();
+    let late = bench.receive_signed(&body, "4k", expires_at).await;
     assert_eq!((late.verdict, late.queued), (Verdict::Conflict, 0));
 }
 
@@ -626,16 +607,8 @@ async fn accepting_a_reused_signature_closes_the_conflict_where_it_was_counted()
     let bench = Bench::new().await;
     let expires_at = bench.clock.now() + 300_000;
     let body = success("t", &["https://cdn.example/a.mp4"]);
-    bench
-        .store
-        .record_delivery(bound(bench.delivery(&body), "video", expires_at))
-        .await
-        .unwrap();
-    let reused = bench
-        .store
-        .record_delivery(bound(bench.delivery(&body), "4k", expires_at))
-        .await
-        .unwrap();
+    bench.receive_signed(&body, "video", expires_at).await;
+    let reused = bench.receive_signed(&body, "4k", expires_at).await;
     assert_eq!(bench.task("t").await.unwrap().conflicts, 1);
     bench
         .store
