@@ -29,6 +29,10 @@ impl Bench {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual(1_795_284_446_000);
+        Self::open_in(dir, clock).await
+    }
+
+    async fn open_in(dir: TempDir, clock: Clock) -> Self {
         let tasks = Tasks::new();
         let store = Store::open(&dir.path().join("reelhook.db"), clock.clone(), &tasks)
             .await
@@ -107,16 +111,7 @@ impl Bench {
             tasks.drain(Duration::from_secs(10)).await,
             "the writer ends with the last store"
         );
-        let tasks = Tasks::new();
-        let store = Store::open(&dir.path().join("reelhook.db"), clock.clone(), &tasks)
-            .await
-            .unwrap();
-        Self {
-            store,
-            clock,
-            dir,
-            tasks,
-        }
+        Self::open_in(dir, clock).await
     }
 
     async fn task(&self, id: &str) -> Option<TaskRecord> {

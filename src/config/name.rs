@@ -1,5 +1,6 @@
 //! The name of a source: a word in URLs, in file paths and in the database.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -23,6 +24,13 @@ impl SourceName {
 
     /// The name as it stands in URLs.
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// So that a map by name can be asked with a plain text.
+impl Borrow<str> for SourceName {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

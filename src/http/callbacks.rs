@@ -81,11 +81,7 @@ fn admit(
     (peer, headers): (IpAddr, &HeaderMap),
 ) -> Result<(), Problem> {
     let sources = app.ingest.sources();
-    let source = sources
-        .iter()
-        .find(|(name, _)| name.as_str() == source)
-        .map(|(_, source)| source)
-        .ok_or(Refusal::UnknownSource)?;
+    let source = sources.get(source).ok_or(Refusal::UnknownSource)?;
     if method != Method::POST {
         return Err(Problem::method_not_allowed("callbacks are POSTed").allowing("POST"));
     }

@@ -148,7 +148,7 @@ impl Ingest {
     pub async fn receive(&self, mut arrival: Arrival<'_>) -> Receipt {
         let received_at = self.clock.now();
         let sources = self.sources();
-        let Some((_, source)) = sources.iter().find(|(name, _)| name.as_str() == arrival.source) else {
+        let Some(source) = sources.get(arrival.source) else {
             return Receipt {
                 task_id: None,
                 result: Err(Refusal::UnknownSource),
