@@ -684,3 +684,75 @@ async fn a_retry_leaves_superseded_files_alone() {
     assert_eq!((task.state.as_str(), task.media.as_str()), ("failed", "failed"));
     assert_eq!(bench.store.retry_task(task.row).await.unwrap(), 0);
 }
+
+#[tokio::test]
+async fn a_success_after_an_accepted_failure_keeps_what_is_stored_and_fetches_its_own() {
+    let bench = Bench::new().await;
+    bench.receive(&success("t", &["https://cdn.example/a.mp4"])).await;
+    let claimed = bench.store.claim_download(LEASE, 4).await.unwrap().unwrap();
+    bench
+        .store
+        .settle_download(claimed.lease, stored("result-0.mp4"))
+        .await
+        .unwrap();
+    let conflict = bench.receive(&failure("t")).await;
+    bench
+        .store
+        .accept_delivery(conflict.delivery.unwrap())
+        .await
+        .unwrap();
+    let fresh = success("t", &["https://cdn.example/b.mp4", "https://cdn.example/c.mp4"]);
+    assert_eq!(bench.receive(&fresh).await.verdict, Verdict::Accepted);
+    let task = bench.task("t").await.unwrap();
+    let files: Vec<_> = task
+        .files
+        .iter()
+        .map(|file| {
+            (
+                file.name.as_str(),
+                file.provider_url.as_str(),
+                file.state.as_str(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        files,
+        [
+            ("result-0.mp4", "https://cdn.example/a.mp4", "stored"),
+            ("result-1.mp4", "https://cdn.example/b.mp4", "queued"),
+            ("result-2.mp4", "https://cdn.example/c.mp4", "queued"),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_costs_no_callback() {
+    let bench = Bench::new().await;
+    bench
+        .receive(&success("odd", &["https://cdn.example/a.mp4"]))
+        .await;
+    bench.sabotage("UPDATE downloads SET role = 'hologram'").await;
+    let (claimed, recorded) = futures_util::future::join(
+        bench.store.claim_download(LEASE, 4),
+        bench.store.record_delivery(bench.delivery(&success("t", &[]))),
+    )
+    .await;
+    assert!(claimed.is_err());
+    assert_eq!(recorded.unwrap().verdict, Verdict::Accepted);
+}
+
+#[tokio::test]
+async fn accepted_conflicts_make_room_for_others() {
+    let bench = Bench::new().await;
+    bench
+        .receive(&success("t", &["https://cdn.example/first.mp4"]))
+        .await;
+    for n in 0..25 {
+        let url = format!("https://cdn.example/{n}.mp4");
+        let conflict = bench.receive(&success("t", &[&url])).await;
+        assert_eq!(conflict.verdict, Verdict::Conflict);
+        let delivery = conflict.delivery.expect("its row is kept");
+        bench.store.accept_delivery(delivery).await.unwrap();
+    }
+    assert_eq!(bench.task("t").await.unwrap().conflicts, 0);
+}

@@ -19,6 +19,7 @@ use super::access::require_local;
 use super::client_addr::client_addr;
 use super::listener::Peer;
 use super::problem::Problem;
+use crate::config::Source;
 use crate::ingest::{Arrival, Receipt, Refusal, Room};
 use crate::provider::TaskId;
 
@@ -39,7 +40,8 @@ pub(super) async fn receive(
         body,
     ) = request.into_parts();
     let remote = client_addr(peer.ip(), &headers, &app.settings.trusted_proxies);
-    if let Err(problem) = admit(&app, &source, &method, (peer.ip(), &headers)) {
+    let sources = app.ingest.sources();
+    if let Err(problem) = admit(sources.get(&*source), &method, (peer.ip(), &headers)) {
         return unread(&source, remote, started, problem);
     }
     let read = match read_body(&app, body).await {
@@ -47,6 +49,7 @@ pub(super) async fn receive(
         Err(problem) => return unread(&source, remote, started, problem.closing()),
     };
     let arrival = Arrival {
+        sources: &sources,
         source: &source,
         query: uri.query().unwrap_or_default(),
         headers: &headers,
@@ -75,13 +78,11 @@ fn elapsed_ms(started: Instant) -> u64 {
 
 /// What can be refused before the body is read.
 fn admit(
-    app: &App,
-    source: &str,
+    source: Option<&Source>,
     method: &Method,
     (peer, headers): (IpAddr, &HeaderMap),
 ) -> Result<(), Problem> {
-    let sources = app.ingest.sources();
-    let source = sources.get(source).ok_or(Refusal::UnknownSource)?;
+    let source = source.ok_or(Refusal::UnknownSource)?;
     if method != Method::POST {
         return Err(Problem::method_not_allowed("callbacks are POSTed").allowing("POST"));
     }

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::redact::Redactor;
 use crate::clock::{Millis, rfc3339};
-use crate::provider::encoding::decoded;
+use crate::provider::encoding::beginning;
 use crate::store::deliveries::{DeliveryRecord, LISTED_BODY_BYTES};
 use crate::store::tasks::{FileRecord, OutcomeRecord, TaskRecord};
 
@@ -233,27 +233,32 @@ impl Shown {
         let cut = delivery
             .body_bytes
             .is_some_and(|bytes| usize::try_from(bytes) != Ok(raw.len()));
-        let Ok(plain) = decoded(raw, MAX_SHOWN) else {
+        let Ok((plain, more)) = beginning(raw, MAX_SHOWN.min(most as u64)) else {
             // Packed, and nobody can tell which secrets are in it.
             return Self {
                 truncated: cut,
                 ..Self::default()
             };
         };
-        let truncated = cut || plain.len() > most;
-        let mut shown = &plain[..plain.len().min(most)];
-        if truncated {
-            shown = redactor.without_torn_end(shown);
-        }
-        let clean = |text: &str| Some(redactor.text(text).into_owned());
+        let truncated = cut || more;
+        // Whole secrets first: cutting a torn one could tear a whole one.
+        let clean = match std::str::from_utf8(&plain) {
+            Ok(text) => redactor.text(text).into_owned().into_bytes(),
+            Err(_) => redactor.bytes(&plain),
+        };
+        let shown = if truncated {
+            redactor.without_torn_end(&clean)
+        } else {
+            &clean
+        };
         let (text, base64) = match std::str::from_utf8(shown) {
-            Ok(text) => (clean(text), None),
+            Ok(text) => (Some(text.to_owned()), None),
             // It may have been cut inside a character.
-            Err(error) if truncated && shown.len() - error.valid_up_to() < 4 => (
-                clean(&String::from_utf8_lossy(&shown[..error.valid_up_to()])),
-                None,
-            ),
-            Err(_) => (None, Some(STANDARD.encode(redactor.bytes(shown)))),
+            Err(error) if truncated && shown.len() - error.valid_up_to() < 4 => {
+                let whole = &shown[..error.valid_up_to()];
+                (Some(String::from_utf8_lossy(whole).into_owned()), None)
+            }
+            Err(_) => (None, Some(STANDARD.encode(shown))),
         };
         Self {
             text,

@@ -47,6 +47,8 @@ const REJECTS_IN_FLIGHT: usize = 64;
 /// One callback as it arrived.
 #[derive(Debug)]
 pub struct Arrival<'a> {
+    /// The sources in force when it was admitted: what was checked then must not change while the body arrives.
+    pub sources: &'a Sources,
     /// The source in its path.
     pub source: &'a str,
     /// Its query, without the question mark.
@@ -147,14 +149,14 @@ impl Ingest {
     /// dropped future does not cancel the commit.
     pub async fn receive(&self, mut arrival: Arrival<'_>) -> Receipt {
         let received_at = self.clock.now();
-        let sources = self.sources();
+        let sources = arrival.sources;
         let Some(source) = sources.get(arrival.source) else {
             return Receipt {
                 task_id: None,
                 result: Err(Refusal::UnknownSource),
             };
         };
-        match self.examine(&sources, source, &mut arrival, received_at) {
+        match self.examine(sources, source, &mut arrival, received_at) {
             Ok(verified) => {
                 let task_id = Some(verified.task_id.clone());
                 let delivery = new_delivery(arrival, received_at, Content::Verified(Box::new(verified)));

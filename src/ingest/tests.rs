@@ -14,6 +14,7 @@ const MEMORY: u64 = 256 * 1024;
 /// An ingest whose writer runs only while the test waits for something: they share one thread.
 struct Bench {
     ingest: Ingest,
+    sources: Sources,
     memory: Memory,
     headers: HeaderMap,
     _dir: TempDir,
@@ -28,7 +29,8 @@ impl Bench {
             .unwrap();
         let sources = Sources::from([("kie".parse().unwrap(), Source::default())]);
         Self {
-            ingest: Ingest::new(store, clock, sources, MEMORY),
+            ingest: Ingest::new(store, clock, sources.clone(), MEMORY),
+            sources,
             memory: Memory::of(MEMORY),
             headers: HeaderMap::new(),
             _dir: dir,
@@ -40,6 +42,7 @@ impl Bench {
         let mut room = self.memory.room();
         room.grow(body.len() as u64).unwrap();
         Arrival {
+            sources: &self.sources,
             source: "kie",
             query: "",
             headers: &self.headers,

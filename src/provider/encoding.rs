@@ -14,23 +14,38 @@ pub enum EncodingError {
     TooLarge,
 }
 
-/// The body itself, or what it unpacks to if it is gzip, up to `limit` bytes.
-///
-/// Gzip is known by its first two bytes, with which no JSON begins, whatever `Content-Encoding` says: proxies lose
-/// that header, and a stored body has to be read without it.
+/// The body itself, whatever its length, or what it unpacks to if it is gzip, up to `limit` bytes.
 pub fn decoded(body: &[u8], limit: u64) -> Result<Cow<'_, [u8]>, EncodingError> {
-    if !body.starts_with(&[0x1f, 0x8b]) {
+    if !is_gzip(body) {
         return Ok(Cow::Borrowed(body));
+    }
+    match beginning(body, limit)? {
+        (plain, false) => Ok(plain),
+        (_, true) => Err(EncodingError::TooLarge),
+    }
+}
+
+/// The first `most` bytes of the body, unpacked if it is gzip (and no further than that), and whether there are more.
+pub fn beginning(body: &[u8], most: u64) -> Result<(Cow<'_, [u8]>, bool), EncodingError> {
+    let most_here = usize::try_from(most).unwrap_or(usize::MAX);
+    if !is_gzip(body) {
+        let shown = &body[..body.len().min(most_here)];
+        return Ok((Cow::Borrowed(shown), shown.len() < body.len()));
     }
     let mut plain = Vec::new();
     flate2::read::MultiGzDecoder::new(body)
-        .take(limit.saturating_add(1))
+        .take(most.saturating_add(1))
         .read_to_end(&mut plain)
         .map_err(|_| EncodingError::NotGzip)?;
-    if plain.len() as u64 > limit {
-        return Err(EncodingError::TooLarge);
-    }
-    Ok(Cow::Owned(plain))
+    let more = plain.len() > most_here;
+    plain.truncate(most_here);
+    Ok((Cow::Owned(plain), more))
+}
+
+/// Gzip is known by its first two bytes, with which no JSON begins, whatever `Content-Encoding` says: proxies lose
+/// that header, and a stored body has to be read without it.
+fn is_gzip(body: &[u8]) -> bool {
+    body.starts_with(&[0x1f, 0x8b])
 }
 
 #[cfg(test)]
@@ -56,6 +71,20 @@ mod tests {
         let bomb = gzip(&vec![b' '; 10_000_000]);
         assert!(bomb.len() < 20_000);
         assert_eq!(decoded(&bomb, 1_000_000), Err(EncodingError::TooLarge));
+    }
+
+    #[test]
+    fn the_beginning_is_unpacked_and_no_more() {
+        let packed = gzip(b"0123456789");
+        assert_eq!(
+            beginning(&packed, 4).unwrap(),
+            (Cow::Borrowed(&b"0123"[..]), true)
+        );
+        assert_eq!(
+            beginning(&packed, 10).unwrap(),
+            (Cow::Borrowed(&b"0123456789"[..]), false)
+        );
+        assert_eq!(beginning(b"0123", 2).unwrap(), (Cow::Borrowed(&b"01"[..]), true));
     }
 
     #[test]

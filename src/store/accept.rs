@@ -79,6 +79,11 @@ pub(super) async fn accept(tx: &mut Tx<'_>, delivery: i64) -> Result<Accepted, s
     settle_conflicts(tx, task, outcome).await?;
     if let (Some(task), Some(outcome)) = (counted_task, counted_outcome) {
         settle_conflicts(tx, task, outcome).await?;
+        // Its row is one conflict less: there is room for another.
+        sqlx::query("UPDATE outcomes SET conflict_rows = max(conflict_rows - 1, 0) WHERE id = $1")
+            .bind(outcome)
+            .execute(&mut *tx.connection)
+            .await?;
     }
     sqlx::query(
         "UPDATE deliveries SET verdict = 'accepted', reason = 'accepted_by_person', task = $2, outcome = $3 WHERE id = $1",

@@ -79,10 +79,10 @@ pub(super) async fn expect(tx: &mut Tx<'_>, expected: &[Expectation]) -> Result<
     // Those that were there may look different now that more is awaited of them.
     let known = sqlx::query(
         "SELECT DISTINCT t.id FROM jsonb_each($1) e
-         JOIN tasks t ON t.task_id = e.value->>'task_id' AND t.source = e.value->>'source' WHERE t.created_at < $2",
+         JOIN tasks t ON t.task_id = e.value->>'task_id' AND t.source = e.value->>'source' 
+         WHERE t.id NOT IN (SELECT value->>'task' FROM jsonb_each($1))",
     )
     .bind(&rows)
-    .bind(tx.now)
     .fetch_all(&mut *tx.connection)
     .await?;
     let known = known

@@ -304,6 +304,13 @@ fn is_everyones(error: &StoreError) -> bool {
     let StoreError::Database(error) = error else {
         return true;
     };
+    // A row that cannot be read is the fault of the one command that met it.
+    if matches!(
+        **error,
+        sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound
+    ) {
+        return false;
+    }
     let code = error
         .as_database_error()
         .and_then(|error| error.code()?.parse::<i32>().ok());

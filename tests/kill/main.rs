@@ -208,13 +208,12 @@ impl Api {
 
     async fn get(&mut self, path: &str) -> Vec<u8> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        let status = match self.connection.status_of(request.as_bytes()).await {
-            Ok(status) => status,
+        let status = if let Ok(status) = self.connection.status_of(request.as_bytes()).await {
+            status
+        } else {
             // Comparing a long run with its ledger outlasts the time for which a connection may idle.
-            Err(_) => {
-                self.connection = Connection::open(self.addr).await.unwrap();
-                self.connection.status_of(request.as_bytes()).await.unwrap()
-            }
+            self.connection = Connection::open(self.addr).await.unwrap();
+            self.connection.status_of(request.as_bytes()).await.unwrap()
         };
         let body = self.connection.body().await.unwrap().to_owned();
         assert_eq!(status, 200, "{path}: {}", String::from_utf8_lossy(&body));

@@ -135,6 +135,7 @@ impl Known {
         let authority = item.delivery.via.authority();
         let ruling = rules::rule(outcome.standing.as_ref(), &claim, authority);
         let adopted = matches!(ruling.effect, Effect::Adopt | Effect::Overrule);
+        let has_stored = outcome.standing.is_some_and(|standing| standing.has_stored);
         if adopted {
             task.turns += 1;
             if task.prompt.is_none() {
@@ -145,7 +146,7 @@ impl Known {
                 state: claim.class.into(),
                 digest: claim.digest,
                 has_media: claim.has_media,
-                has_stored: outcome.standing.is_some_and(|standing| standing.has_stored),
+                has_stored,
             });
         }
         if ruling.effect != Effect::Keep {
@@ -158,8 +159,9 @@ impl Known {
         }
         let task = task.id;
         match ruling.effect {
-            Effect::Adopt => self.queue_files(tx, item, task),
-            Effect::Overrule => self.overruled.push((item.key.clone(), item.at)),
+            Effect::Adopt if !has_stored => self.queue_files(tx, item, task),
+            // A person had made it fail: what is stored keeps its place, and the new files get others.
+            Effect::Adopt | Effect::Overrule => self.overruled.push((item.key.clone(), item.at)),
             Effect::Keep | Effect::RefreshText => {}
         }
         let count = Count {
