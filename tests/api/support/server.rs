@@ -148,7 +148,11 @@ impl TestServer {
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
-        Answer::of(self.request(Method::POST, path).json(body)).await
+        let request = self
+            .request(Method::POST, path)
+            .header("content-type", "application/json")
+            .body(body.to_string());
+        Answer::of(request).await
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Answer {
