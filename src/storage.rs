@@ -4,21 +4,23 @@
 //! write → length and content check by the caller → fsync → stage → rename → fsync of the directories. What is visible
 //! of a task changes under [`TaskFiles`] only, one change at a time.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::io::Errno;
-use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-/// How many of the first bytes of a file are kept for the content check.
-pub const HEAD_BYTES: usize = 512;
+mod key;
+mod spool;
 
-/// How much is gathered before it goes to the disk.
-const BUFFER_BYTES: usize = 512 * 1024;
+pub use key::object_key;
+pub use spool::{Finished, HEAD_BYTES, SpoolFile};
+
+use key::{is_sound, task_directory};
+use spool::Unpublished;
 
 /// Where staged files wait for their rename, on the file system of their destination. No key begins with a dot.
 const INCOMING: &str = ".incoming";
@@ -135,22 +137,7 @@ impl Storage {
     /// Begins a file in the spool. The name carries the lease token, so that two claims of one download never meet.
     pub async fn create_spool(&self, download_id: i64, token: i64) -> Result<SpoolFile, StorageError> {
         let path = self.spool.join(format!("{download_id}-{token}.part"));
-        let (file, path) = blocking(move || {
-            let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-            Ok((file, Unpublished(path)))
-        })
-        .await
-        .map_err(failed_to("create a file in the spool"))?;
-        Ok(SpoolFile {
-            path,
-            sink: Some(Sink {
-                file,
-                buffer: Vec::with_capacity(BUFFER_BYTES),
-                hash: Sha256::new(),
-            }),
-            bytes: 0,
-            head: Vec::with_capacity(HEAD_BYTES),
-        })
+        SpoolFile::create(path).await
     }
 
     /// Brings a finished file onto the file system of its destination, so that publishing it is a mere rename: itself by
@@ -213,118 +200,10 @@ impl Storage {
 
     /// The path of a key; refuses whatever [`object_key`] cannot have made.
     fn path_of(&self, key: &str) -> Result<PathBuf, StorageError> {
-        let plain = |byte: u8| is_plain(byte) || byte == b'%';
-        let sound = |part: &str| !part.is_empty() && !part.starts_with('.') && part.bytes().all(plain);
-        if !key.split('/').all(sound) {
+        if !is_sound(key) {
             return Err(StorageError::BadKey);
         }
         Ok(self.media.join(key))
-    }
-}
-
-/// A file being written. Dropping it removes it.
-#[derive(Debug)]
-pub struct SpoolFile {
-    path: Unpublished,
-    /// `None` only while a write is under way, or after one failed or was abandoned.
-    sink: Option<Sink>,
-    bytes: u64,
-    head: Vec<u8>,
-}
-
-#[derive(Debug)]
-struct Sink {
-    file: File,
-    buffer: Vec<u8>,
-    hash: Sha256,
-}
-
-impl Sink {
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.write_all(&self.buffer)?;
-        self.hash.update(&self.buffer);
-        self.buffer.clear();
-        Ok(())
-    }
-}
-
-impl SpoolFile {
-    /// Appends to the file. After an error, or if the caller stopped waiting, every further call fails.
-    ///
-    /// Writing and hashing are done together, half a mebibyte at a time, on a blocking thread: one hop per buffer and no
-    /// second copy, where `tokio::fs` would hop and copy for each chunk that the network happens to deliver.
-    pub async fn write(&mut self, mut chunk: &[u8]) -> Result<(), StorageError> {
-        self.bytes += chunk.len() as u64;
-        let missing = HEAD_BYTES - self.head.len();
-        self.head.extend_from_slice(&chunk[..missing.min(chunk.len())]);
-        while !chunk.is_empty() {
-            let sink = self.sink.as_mut().ok_or_else(abandoned)?;
-            let room = BUFFER_BYTES - sink.buffer.len();
-            let (now, later) = chunk.split_at(room.min(chunk.len()));
-            sink.buffer.extend_from_slice(now);
-            chunk = later;
-            if sink.buffer.len() == BUFFER_BYTES {
-                self.flush().await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// How many bytes were written so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Writes what is left and syncs the content to the disk.
-    pub async fn finish(mut self) -> Result<Finished, StorageError> {
-        let mut sink = self.sink.take().ok_or_else(abandoned)?;
-        let sha256 = blocking(move || {
-            sink.flush()?;
-            sink.file.sync_all()?;
-            Ok(sink.hash.finalize().into())
-        })
-        .await
-        .map_err(failed_to("sync a file in the spool"))?;
-        Ok(Finished {
-            bytes: self.bytes,
-            sha256,
-            head: self.head,
-            path: self.path,
-        })
-    }
-
-    async fn flush(&mut self) -> Result<(), StorageError> {
-        let mut sink = self.sink.take().ok_or_else(abandoned)?;
-        let flushed = blocking(move || {
-            sink.flush()?;
-            Ok(sink)
-        });
-        self.sink = Some(flushed.await.map_err(failed_to("write to the spool"))?);
-        Ok(())
-    }
-}
-
-fn abandoned() -> StorageError {
-    let source = io::Error::other("an earlier write failed or was abandoned");
-    failed_to("write to the spool")(source)
-}
-
-/// A whole and synced file in the spool. Dropping it unpublished removes it.
-#[derive(Debug)]
-pub struct Finished {
-    /// Length in bytes.
-    pub bytes: u64,
-    /// SHA-256 of the content.
-    pub sha256: [u8; 32],
-    /// The first [`HEAD_BYTES`] bytes, or all of them.
-    pub head: Vec<u8>,
-    path: Unpublished,
-}
-
-impl Finished {
-    /// Where the file lies until it is published.
-    pub fn path(&self) -> &Path {
-        &self.path.0
     }
 }
 
@@ -382,19 +261,6 @@ impl TaskFiles {
         })
         .await
         .map_err(failed_to("remove the files of a task"))
-    }
-}
-
-/// A path whose file goes when this does. Nothing is left to remove once the file was renamed.
-///
-/// Removed on the spot although that may block for a moment: whoever sees a download settled finds the spool empty.
-#[derive(Debug)]
-struct Unpublished(PathBuf);
-
-impl Drop for Unpublished {
-    fn drop(&mut self) {
-        // What cannot be removed now is removed by the sweep at the next start.
-        fs::remove_file(&self.0).ok();
     }
 }
 
@@ -478,42 +344,6 @@ fn sync_upward(directory: &Path, root: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// The key of a file: `{source}/{task_id}/{name}`, each part percent-encoded so that different parts stay different and
-/// none is hidden, `.` or `..`. The parts must not be empty.
-pub fn object_key(source: &str, task_id: &str, name: &str) -> String {
-    format!("{}/{}", task_directory(source, task_id), encode_part(name))
-}
-
-/// What the keys of all files of a task begin with: `{source}/{task_id}`, encoded alike.
-fn task_directory(source: &str, task_id: &str) -> String {
-    format!("{}/{}", encode_part(source), encode_part(task_id))
-}
-
-fn encode_part(part: &str) -> String {
-    /// Shorter than what file systems take (255), with room for what an operator's tools append.
-    const LONGEST: usize = 220;
-    let mut encoded = String::with_capacity(part.len());
-    for (place, byte) in part.bytes().enumerate() {
-        if is_plain(byte) && !(place == 0 && byte == b'.') {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push('%');
-            encoded.push_str(&hex::encode_upper([byte]));
-        }
-    }
-    if encoded.len() <= LONGEST {
-        return encoded;
-    }
-    // 128 characters of which each takes three: a digest stands for the rest. `%%` is in no encoded part, so a
-    // shortened one is never equal to another.
-    let digest = hex::encode(Sha256::digest(part));
-    format!("{}%%{digest}", &encoded[..LONGEST - 2 - digest.len()])
-}
-
-fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"._-".contains(&byte)
 }
 
 #[cfg(test)]

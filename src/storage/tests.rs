@@ -1,12 +1,15 @@
 //! The storage on a real directory.
 
 use std::collections::HashSet;
+use std::fs::OpenOptions;
 use std::os::unix::fs::symlink;
 
 use proptest::prelude::*;
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 
+use super::spool::BUFFER_BYTES;
 use super::*;
 
 fn storage() -> (TempDir, Storage) {
