@@ -17,8 +17,9 @@ use super::views::TaskView;
 use crate::clock::{parse_rfc3339, rfc3339};
 use crate::provider::{Kind, TaskId};
 use crate::store::StoreError;
+use crate::store::deletion::Deletion;
 use crate::store::expect::Expectation;
-use crate::store::tasks::{Deletion, TaskFilter, TaskRecord};
+use crate::store::tasks::{TaskFilter, TaskRecord};
 
 /// Longest `?wait=`; a client that wants more asks again.
 const MAX_WAIT: Duration = Duration::from_mins(1);

@@ -23,6 +23,7 @@ use crate::shutdown::Tasks;
 
 pub mod accept;
 pub mod data_dir;
+pub mod deletion;
 pub mod deliveries;
 pub mod downloads;
 pub mod expect;

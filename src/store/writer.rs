@@ -9,11 +9,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::accept::{self, Accepted};
 use super::claim;
+use super::deletion::{self, Deletion};
 use super::downloads::{self, ClaimedDownload, Lease, Settled, Settlement};
 use super::expect::{self, Expectation};
 use super::record::{self, NewDelivery, Recorded};
 use super::rejected::Ring;
-use super::tasks::{self, Deletion};
 use super::{Signals, StoreError};
 use crate::clock::{Clock, Millis};
 
@@ -357,9 +357,9 @@ async fn apply_one(tx: &mut Tx<'_>, command: &Command) -> Result<Reply, sqlx::Er
             Reply::Done
         }
         Command::RetryTask { task } => Reply::Queued(downloads::retry_task(tx, *task).await?),
-        Command::DeleteTask { task } => Reply::Deleted(tasks::delete(tx, *task).await?),
+        Command::DeleteTask { task } => Reply::Deleted(deletion::delete(tx, *task).await?),
         Command::ForgetDoomed { source, task_id } => {
-            tasks::forget_doomed(tx, source, task_id).await?;
+            deletion::forget_doomed(tx, source, task_id).await?;
             Reply::Done
         }
         Command::Accept { delivery } => Reply::Accepted(accept::accept(tx, *delivery).await?),
