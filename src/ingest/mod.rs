@@ -15,7 +15,7 @@ use crate::config::{Secret, Source, SourceName};
 use crate::provider::encoding::decoded;
 use crate::provider::payload::Document;
 use crate::provider::signature::{self, Signed};
-use crate::provider::{Event, Kind, TaskId};
+use crate::provider::{Kind, TaskId};
 use crate::store::record::{Binding, Content, MAX_KEPT_BODY, NewDelivery, Recorded, Verified, Via};
 use crate::store::{Store, StoreError};
 
@@ -207,7 +207,7 @@ impl Ingest {
             })
             .transpose()
             .map_err(|refusal| (refusal, Some(task_id.clone())))?;
-        let event = presentable(document.event());
+        let event = document.event();
         Ok(Verified {
             task_id,
             // An explicit query wins; without it a 4K body is known by its shape.
@@ -299,21 +299,6 @@ fn verify(sources: &Sources, source: &Source, signed: &Signed<'_>, now: Millis) 
             .saturating_mul(1000)
             .saturating_add(millis(patience)),
     })
-}
-
-/// Databases cannot hold NUL in text; nobody misses it.
-fn presentable(mut event: Event) -> Event {
-    let texts = [
-        Some(&mut event.msg),
-        event.prompt.as_mut(),
-        event.resolution.as_mut(),
-    ];
-    for text in texts.into_iter().flatten() {
-        if text.contains('\0') {
-            *text = text.replace('\0', "\u{fffd}");
-        }
-    }
-    event
 }
 
 fn new_delivery(arrival: Arrival<'_>, received_at: Millis, content: Content) -> NewDelivery {

@@ -193,7 +193,7 @@ async fn believe(tx: &mut Tx<'_>, outcome: i64, winner: &Winner) -> Result<(), s
     .bind(outcome)
     .bind(State::from(event.class).as_str())
     .bind(event.code)
-    .bind(event.msg.replace('\0', "\u{fffd}"))
+    .bind(&event.msg)
     .bind(event.failure.as_ref().map(to_json))
     .bind(&event.resolution)
     .bind(event.fallback)

@@ -195,7 +195,15 @@ impl<'a> Candidate<'a> {
 
 /// `text` up to the length kept of messages and prompts.
 fn cut_text(text: &str) -> String {
-    cut(text, MAX_TEXT_BYTES).to_owned()
+    cut_to(text, MAX_TEXT_BYTES)
+}
+
+/// A text that a database takes: without NUL, which nobody misses, and no longer than `max` bytes.
+fn cut_to(text: &str, max: usize) -> String {
+    if text.contains('\0') {
+        return cut(&text.replace('\0', "\u{fffd}"), max).to_owned();
+    }
+    cut(text, max).to_owned()
 }
 
 #[cfg(test)]

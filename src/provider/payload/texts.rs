@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::fields::{Fields, cut, for_each_element, is_array, with_object};
-use super::{MAX_RESOLUTION_BYTES, cut_text};
+use super::fields::{Fields, for_each_element, is_array, with_object};
+use super::{MAX_RESOLUTION_BYTES, cut_text, cut_to};
 use crate::provider::OutcomeClass;
 
 /// The provider's sentence. Old Market pages call the field `message`. Where a failure has a reason of its own beside
@@ -82,7 +82,7 @@ pub(super) fn resolution(data: &Fields<'_>) -> Option<String> {
     let of = |fields: &Fields<'_>| {
         fields
             .text("resolution")
-            .map(|text| cut(&text, MAX_RESOLUTION_BYTES).to_owned())
+            .map(|text| cut_to(&text, MAX_RESOLUTION_BYTES))
     };
     let nested = ["info", "response"]
         .into_iter()
@@ -124,6 +124,15 @@ mod tests {
             prompt(&fields(r#"{"promptJson":7,"param":[],"paramJson":null}"#)),
             None
         );
+    }
+
+    #[test]
+    fn no_text_holds_a_nul_however_it_was_written() {
+        let data = fields(r#"{"resolution":"10\u000080p","promptJson":{"prompt":"a\u0000dog"}}"#);
+        let said = msg(OutcomeClass::Success, &fields(r#"{"msg":"f\u0000ine"}"#), &data);
+        assert_eq!(said, "f\u{fffd}ine");
+        assert_eq!(resolution(&data).as_deref(), Some("10\u{fffd}80p"));
+        assert_eq!(prompt(&data).as_deref(), Some("a\u{fffd}dog"));
     }
 
     #[test]
