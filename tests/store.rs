@@ -115,6 +115,13 @@ impl Bench {
         Self::open_in(dir, clock).await
     }
 
+    /// Claims the next download and settles it as stored.
+    async fn store_next(&self, name: &str) {
+        let claimed = self.store.claim_download(LEASE, 4).await.unwrap().unwrap();
+        let settled = self.store.settle_download(claimed.lease, stored(name)).await;
+        assert_eq!(settled.unwrap(), Settled::Done);
+    }
+
     async fn task(&self, id: &str) -> Option<TaskRecord> {
         self.store.tasks_by_id(id, None).await.unwrap().pop()
     }
@@ -461,12 +468,7 @@ async fn what_a_task_stored_after_it_came_back_is_not_doomed_with_what_it_left()
 async fn a_person_settles_a_conflict_and_the_stored_file_stays() {
     let bench = Bench::new().await;
     bench.receive(&success("t", &["https://cdn.example/a.mp4"])).await;
-    let claimed = bench.store.claim_download(LEASE, 4).await.unwrap().unwrap();
-    bench
-        .store
-        .settle_download(claimed.lease, stored("result-0.mp4"))
-        .await
-        .unwrap();
+    bench.store_next("result-0.mp4").await;
     let conflict = bench
         .receive(&success("t", &["https://cdn.example/other.mp4"]))
         .await;
@@ -690,12 +692,7 @@ async fn a_retry_leaves_superseded_files_alone() {
 async fn a_success_after_an_accepted_failure_keeps_what_is_stored_and_fetches_its_own() {
     let bench = Bench::new().await;
     bench.receive(&success("t", &["https://cdn.example/a.mp4"])).await;
-    let claimed = bench.store.claim_download(LEASE, 4).await.unwrap().unwrap();
-    bench
-        .store
-        .settle_download(claimed.lease, stored("result-0.mp4"))
-        .await
-        .unwrap();
+    bench.store_next("result-0.mp4").await;
     let conflict = bench.receive(&failure("t")).await;
     bench
         .store
