@@ -1,7 +1,6 @@
 //! A running server: the parts, wired, from the data directory's lock to the last commit.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,7 +8,7 @@ use tokio::net::TcpListener;
 use url::Url;
 
 use crate::clock::Clock;
-use crate::config::{Config, Source, SourceName};
+use crate::config::{Config, Live, Source, SourceName};
 use crate::download::{AllowedHosts, Downloader, Settings as DownloadSettings};
 use crate::egress::{EgressPolicy, GuardedClient};
 use crate::http::{self, App, Limits, Parts};
@@ -31,7 +30,7 @@ pub struct Instance {
     /// Where it listens; the port is real even if 0 was asked for.
     pub addr: SocketAddr,
     app: App,
-    allowed_hosts: Arc<RwLock<AllowedHosts>>,
+    allowed_hosts: Live<AllowedHosts>,
     tasks: Tasks,
     writer: Tasks,
     grace: Duration,
@@ -61,7 +60,7 @@ impl Instance {
             config.sources.clone(),
             config.ingest.max_body,
         );
-        let allowed_hosts = Arc::new(RwLock::new(allowed_hosts(config)));
+        let allowed_hosts = Live::new(allowed_hosts(config));
         let downloader = Downloader {
             store: store.clone(),
             storage: storage.clone(),
@@ -104,10 +103,7 @@ impl Instance {
     /// Takes over the sources and tokens of another configuration; everything else stays until the next start.
     pub fn reload(&self, config: &Config) {
         self.app.ingest.replace_sources(config.sources.clone());
-        *self
-            .allowed_hosts
-            .write()
-            .expect("nothing panics while it holds the lock") = allowed_hosts(config);
+        self.allowed_hosts.replace(allowed_hosts(config));
         self.app
             .replace_secrets(config.api.tokens.clone(), &config.secrets());
     }

@@ -20,6 +20,7 @@ mod environment;
 mod error;
 mod file;
 mod keys;
+mod live;
 mod load;
 mod name;
 mod reload;
@@ -33,6 +34,7 @@ mod tests;
 
 pub use environment::Environment;
 pub use error::{Error, Place, Problem};
+pub use live::Live;
 pub use load::{Inputs, Overrides};
 pub use name::{BadSourceName, SourceName};
 pub use secret::{REDACTED, Secret};

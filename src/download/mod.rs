@@ -5,12 +5,13 @@
 
 use std::collections::HashMap;
 use std::convert::identity;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, Millis};
+use crate::config::Live;
 use crate::egress::GuardedClient;
 use crate::provider::naming::{file_name, guess_extension};
 use crate::retry::Backoff;
@@ -77,7 +78,7 @@ pub struct Downloader {
     /// Within which limits.
     pub settings: Settings,
     /// From which hosts; may be replaced while downloads run, and holds for those that start afterwards.
-    pub allowed_hosts: Arc<RwLock<AllowedHosts>>,
+    pub allowed_hosts: Live<AllowedHosts>,
 }
 
 impl Downloader {
@@ -118,11 +119,7 @@ impl Downloader {
     }
 
     fn allowed_hosts_of(&self, source: &str) -> Vec<String> {
-        let by_source = self
-            .allowed_hosts
-            .read()
-            .expect("nothing panics while it holds the lock");
-        by_source.get(source).cloned().unwrap_or_default()
+        self.allowed_hosts.now().get(source).cloned().unwrap_or_default()
     }
 
     /// Makes the file visible if the lease still stands, else removes it: `None`.

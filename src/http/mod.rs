@@ -1,6 +1,6 @@
 //! The server: one route table, one file per resource, and the only place that knows status codes.
 
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::clock::Clock;
-use crate::config::Secret;
+use crate::config::{Live, Secret};
 use crate::ingest::{Ingest, Memory};
 use crate::shutdown::Tasks;
 use crate::storage::Storage;
@@ -81,8 +81,8 @@ pub struct Settings {
 #[derive(Debug)]
 struct Shared {
     parts: Parts,
-    tokens: RwLock<Arc<Vec<Secret>>>,
-    redactor: RwLock<Arc<Redactor>>,
+    tokens: Live<Vec<Secret>>,
+    redactor: Live<Redactor>,
     memory: Memory,
 }
 
@@ -90,8 +90,8 @@ impl App {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(Shared {
-            tokens: RwLock::new(Arc::new(parts.settings.api_tokens.clone())),
-            redactor: RwLock::new(Arc::new(Redactor::new(&parts.settings.secrets))),
+            tokens: Live::new(parts.settings.api_tokens.clone()),
+            redactor: Live::new(Redactor::new(&parts.settings.secrets)),
             memory: Memory::of(parts.settings.max_inflight),
             parts,
         }))
@@ -99,32 +99,16 @@ impl App {
 
     /// Replaces the API's tokens and what is kept out of answers, for requests from now on.
     pub fn replace_secrets(&self, api_tokens: Vec<Secret>, secrets: &[Secret]) {
-        *self
-            .0
-            .tokens
-            .write()
-            .expect("nothing panics while it holds the lock") = Arc::new(api_tokens);
-        *self
-            .0
-            .redactor
-            .write()
-            .expect("nothing panics while it holds the lock") = Arc::new(Redactor::new(secrets));
+        self.0.tokens.replace(api_tokens);
+        self.0.redactor.replace(Redactor::new(secrets));
     }
 
     fn tokens(&self) -> Arc<Vec<Secret>> {
-        self.0
-            .tokens
-            .read()
-            .expect("nothing panics while it holds the lock")
-            .clone()
+        self.0.tokens.now()
     }
 
     fn redactor(&self) -> Arc<Redactor> {
-        self.0
-            .redactor
-            .read()
-            .expect("nothing panics while it holds the lock")
-            .clone()
+        self.0.redactor.now()
     }
 }
 

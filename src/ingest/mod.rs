@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::clock::{Clock, Millis, millis};
-use crate::config::{Secret, Source, SourceName};
+use crate::config::{Live, Secret, Source, SourceName};
 use crate::provider::encoding::decoded;
 use crate::provider::payload::Document;
 use crate::provider::signature::{self, Signed};
@@ -78,7 +78,7 @@ pub struct Ingest {
     store: Store,
     clock: Clock,
     max_body: u64,
-    sources: Arc<RwLock<Arc<Sources>>>,
+    sources: Live<Sources>,
     rejects: Arc<Semaphore>,
 }
 
@@ -124,25 +124,19 @@ impl Ingest {
             store,
             clock,
             max_body,
-            sources: Arc::new(RwLock::new(Arc::new(sources))),
+            sources: Live::new(sources),
             rejects: Arc::new(Semaphore::new(REJECTS_IN_FLIGHT)),
         }
     }
 
     /// Replaces the sources, for callbacks from now on.
     pub fn replace_sources(&self, sources: Sources) {
-        *self
-            .sources
-            .write()
-            .expect("nothing panics while it holds the lock") = Arc::new(sources);
+        self.sources.replace(sources);
     }
 
     /// The sources in force.
     pub fn sources(&self) -> Arc<Sources> {
-        self.sources
-            .read()
-            .expect("nothing panics while it holds the lock")
-            .clone()
+        self.sources.now()
     }
 
     /// Verifies, reads and records a callback. When this returns a recorded delivery, its commit is on disk; a
