@@ -1,13 +1,12 @@
 //! A person settles a conflict in favour of one delivery.
 
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use rusqlite::{OptionalExtension, Row, params};
 
 use super::downloads::parsed;
 use super::overrule::{self, Overruling};
 use super::record::{ROWS_PER_VERDICT, to_json};
 use super::writer::{Command, Reply, Tx, next};
-use super::{Store, StoreError, summary};
+use super::{Store, StoreError, bodies, keys, summary, tasks};
 use crate::clock::Millis;
 use crate::provider::encoding::decoded;
 use crate::provider::payload::Document;
@@ -50,74 +49,76 @@ struct Winner {
     event: Event,
 }
 
-pub(super) async fn accept(tx: &mut Tx<'_>, delivery: i64) -> Result<Accepted, sqlx::Error> {
-    let row = sqlx::query(
-        "SELECT d.verdict, d.source, d.task_id, d.kind, d.idx, d.received_at, b.bytes, d.task, d.outcome
-         FROM deliveries d LEFT JOIN bodies b ON b.id = d.body WHERE d.id = $1",
-    )
-    .bind(delivery)
-    .fetch_optional(&mut *tx.connection)
-    .await?;
-    let Some(row) = row else {
+pub(super) fn accept(tx: &mut Tx<'_>, delivery: i64) -> rusqlite::Result<Accepted> {
+    let found = tx
+        .db
+        .prepare_cached(
+            "SELECT d.verdict, d.source, d.task_id, d.kind, d.idx, d.received_at, COALESCE(d.body, o.body), d.task,
+                    d.outcome
+             FROM deliveries d LEFT JOIN deliveries o ON o.id = d.body_of WHERE d.id = ?1",
+        )?
+        .query_row(params![delivery], |row| {
+            Ok((winner(delivery, row)?, (row.get(7)?, row.get(8)?)))
+        })
+        .optional()?;
+    let Some((winner, counted_on)) = found else {
         return Ok(Accepted::NotFound);
     };
-    let Some(winner) = winner(delivery, &row)? else {
+    let Some(winner) = winner else {
         return Ok(Accepted::NotAConflict);
     };
-    let (counted_task, counted_outcome): (Option<i64>, Option<i64>) = (row.try_get(7)?, row.try_get(8)?);
-    let task = find_or_insert_task(tx, &winner).await?;
-    let outcome = find_or_insert_outcome(tx, task, &winner).await?;
+    let task = find_or_insert_task(tx, &winner)?;
+    let outcome = find_or_insert_outcome(tx, task, &winner)?;
     let by = Overruling {
         kind: &winner.kind,
         index: winner.index,
         media: &winner.event.media,
         received_at: winner.received_at,
     };
-    overrule::files(tx, task, &by).await?;
-    believe(tx, outcome, &winner).await?;
+    overrule::files(tx, task, &by)?;
+    believe(tx, (task, outcome), &winner)?;
     // One under a reused signature was counted where the signature was first used: both are settled.
-    settle_conflicts(tx, task, outcome).await?;
-    if let (Some(task), Some(outcome)) = (counted_task, counted_outcome) {
-        settle_conflicts(tx, task, outcome).await?;
+    settle_conflicts(tx, task, outcome)?;
+    let mut elsewhere = None;
+    if let (Some(counted_task), Some(counted_outcome)) = counted_on {
+        settle_conflicts(tx, counted_task, counted_outcome)?;
         // Its row is one conflict less: there is room for another.
-        sqlx::query("UPDATE outcomes SET conflict_rows = max(conflict_rows - 1, 0) WHERE id = $1")
-            .bind(outcome)
-            .execute(&mut *tx.connection)
-            .await?;
+        tx.execute(
+            "UPDATE outcomes SET conflict_rows = max(conflict_rows - 1, 0) WHERE task = ?1 AND id = ?2",
+            params![counted_task, counted_outcome],
+        )?;
+        elsewhere = Some(counted_task).filter(|counted| *counted != task);
     }
-    sqlx::query(
-        "UPDATE deliveries SET verdict = 'accepted', reason = 'accepted_by_person', task = $2, outcome = $3 WHERE id = $1",
-    )
-    .bind(delivery)
-    .bind(task)
-    .bind(outcome)
-    .execute(&mut *tx.connection)
-    .await?;
-    let mut touched = vec![task];
-    touched.extend(counted_task.filter(|counted| *counted != task));
-    summary::refresh(tx, &touched).await?;
+    if elsewhere.is_some() {
+        bodies::part(tx, delivery)?;
+    }
+    tx.execute(
+        "UPDATE deliveries SET verdict = 'accepted', reason = 'accepted_by_person', task = ?2, outcome = ?3 WHERE id = ?1",
+        params![delivery, task, outcome],
+    )?;
+    summary::refresh(tx, task)?;
+    if let Some(elsewhere) = elsewhere {
+        summary::refresh(tx, elsewhere)?;
+    }
     Ok(Accepted::Done)
 }
 
 /// The conflicts that were counted on an outcome: still to be seen as such, but no longer open.
-async fn settle_conflicts(tx: &mut Tx<'_>, task: i64, outcome: i64) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE outcomes SET conflicts = 0 WHERE id = $1")
-        .bind(outcome)
-        .execute(&mut *tx.connection)
-        .await?;
-    sqlx::query(
-        "UPDATE deliveries SET reason = 'settled' WHERE task = $1 AND outcome = $2 AND verdict = 'conflict'",
-    )
-    .bind(task)
-    .bind(outcome)
-    .execute(&mut *tx.connection)
-    .await?;
+fn settle_conflicts(tx: &Tx<'_>, task: i64, outcome: i64) -> rusqlite::Result<()> {
+    tx.execute(
+        "UPDATE outcomes SET conflicts = 0 WHERE task = ?1 AND id = ?2",
+        params![task, outcome],
+    )?;
+    tx.execute(
+        "UPDATE deliveries SET reason = 'settled' WHERE task = ?1 AND outcome = ?2 AND verdict = 'conflict'",
+        params![task, outcome],
+    )?;
     Ok(())
 }
 
-fn winner(delivery: i64, row: &SqliteRow) -> Result<Option<Winner>, sqlx::Error> {
-    let bytes: Option<Vec<u8>> = row.try_get(6)?;
-    let conflict = row.try_get::<&str, _>(0)? == "conflict";
+fn winner(delivery: i64, row: &Row<'_>) -> rusqlite::Result<Option<Winner>> {
+    let bytes: Option<Vec<u8>> = row.get(6)?;
+    let conflict = row.get_ref(0)?.as_str()? == "conflict";
     let (Some(bytes), true) = (bytes, conflict) else {
         return Ok(None);
     };
@@ -130,80 +131,73 @@ fn winner(delivery: i64, row: &SqliteRow) -> Result<Option<Winner>, sqlx::Error>
     };
     Ok(Some(Winner {
         delivery,
-        source: row.try_get(1)?,
-        task_id: row.try_get(2)?,
-        kind: parsed(row.try_get(3)?)?,
-        index: row.try_get(4)?,
-        received_at: row.try_get(5)?,
+        source: row.get(1)?,
+        task_id: row.get(2)?,
+        kind: parsed(row, 3)?,
+        index: row.get(4)?,
+        received_at: row.get(5)?,
         event: document.event(),
     }))
 }
 
 /// A delivery under a reused signature may be about a task that was never made.
-async fn find_or_insert_task(tx: &mut Tx<'_>, winner: &Winner) -> Result<i64, sqlx::Error> {
+fn find_or_insert_task(tx: &mut Tx<'_>, winner: &Winner) -> rusqlite::Result<i64> {
     // A person believes it: that lifts a tombstone.
-    sqlx::query("DELETE FROM tombstones WHERE task_id = $1 AND source = $2")
-        .bind(&winner.task_id)
-        .bind(&winner.source)
-        .execute(&mut *tx.connection)
-        .await?;
-    let (id, change) = (next(&mut tx.ids.task), tx.next_change());
-    sqlx::query(
-        "INSERT INTO tasks (id, source, task_id, state, media, prompt, created_at, received_at, updated_at, deliveries,
-                            conflicts, change_seq)
-         VALUES ($1, $2, $3, 'pending', 'none', $4, $5, $5, $6, 1, 0, $7)
-         ON CONFLICT DO UPDATE SET change_seq = excluded.change_seq RETURNING id",
-    )
-    .bind(id)
-    .bind(&winner.source)
-    .bind(&winner.task_id)
-    .bind(&winner.event.prompt)
-    .bind(winner.received_at)
-    .bind(tx.now)
-    .bind(change)
-    .fetch_one(&mut *tx.connection)
-    .await?
-    .try_get(0)
+    tx.execute(
+        "DELETE FROM tombstones WHERE task_id = ?1 AND source = ?2",
+        params![winner.task_id, winner.source],
+    )?;
+    if let Some(task) = tasks::find(tx, &winner.source, &winner.task_id)? {
+        return Ok(task);
+    }
+    let first = tasks::NewTask {
+        source: &winner.source,
+        task_id: &winner.task_id,
+        state: State::Pending,
+        media: "none",
+        prompt: winner.event.prompt.as_deref(),
+        received_at: winner.received_at,
+    };
+    first.insert(tx, keys::hash_of(&winner.task_id))
 }
 
-async fn find_or_insert_outcome(tx: &mut Tx<'_>, task: i64, winner: &Winner) -> Result<i64, sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO outcomes (id, task, kind, idx, state, has_media, accepted_rows, duplicate_rows, conflict_rows)
-         VALUES ($1, $2, $3, $4, 'pending', 0, 0, 0, 0)
-         ON CONFLICT DO UPDATE SET state = state RETURNING id",
-    )
-    .bind(next(&mut tx.ids.outcome))
-    .bind(task)
-    .bind(winner.kind.as_str())
-    .bind(winner.index)
-    .fetch_one(&mut *tx.connection)
-    .await?
-    .try_get(0)
+fn find_or_insert_outcome(tx: &mut Tx<'_>, task: i64, winner: &Winner) -> rusqlite::Result<i64> {
+    let id = next(&mut tx.ids.outcome);
+    tx.db
+        .prepare_cached(
+            "INSERT INTO outcomes (task, kind, idx, id, state, has_media, accepted_rows, duplicate_rows, conflict_rows)
+             VALUES (?1, ?2, ?3, ?4, 'pending', 0, 0, 0, 0)
+             ON CONFLICT DO UPDATE SET state = state RETURNING id",
+        )?
+        .query_row(params![task, winner.kind.as_str(), winner.index, id], |row| {
+            row.get(0)
+        })
 }
 
-async fn believe(tx: &mut Tx<'_>, outcome: i64, winner: &Winner) -> Result<(), sqlx::Error> {
+fn believe(tx: &Tx<'_>, (task, outcome): (i64, i64), winner: &Winner) -> rusqlite::Result<()> {
     let event = &winner.event;
     let claim = Claim::from(event);
-    sqlx::query(
-        "UPDATE outcomes SET state = $2, code = $3, msg = $4, failure = $5, resolution = $6, fallback = $7,
-            credits = $8, via = (SELECT via FROM deliveries WHERE id = $9), received_at = $10, digest = $11,
-            has_media = $12, accepted_rows = min(accepted_rows + 1, $13)
-         WHERE id = $1",
-    )
-    .bind(outcome)
-    .bind(State::from(event.class).as_str())
-    .bind(event.code)
-    .bind(&event.msg)
-    .bind(event.failure.as_ref().map(to_json))
-    .bind(&event.resolution)
-    .bind(event.fallback)
-    .bind(event.credits)
-    .bind(winner.delivery)
-    .bind(winner.received_at)
-    .bind(claim.digest.as_slice())
-    .bind(claim.has_media)
-    .bind(ROWS_PER_VERDICT)
-    .execute(&mut *tx.connection)
-    .await?;
+    tx.execute(
+        "UPDATE outcomes SET state = ?3, code = ?4, msg = ?5, failure = ?6, resolution = ?7, fallback = ?8,
+            credits = ?9, via = (SELECT via FROM deliveries WHERE id = ?10), received_at = ?11, digest = ?12,
+            has_media = ?13, accepted_rows = min(accepted_rows + 1, ?14)
+         WHERE task = ?1 AND id = ?2",
+        params![
+            task,
+            outcome,
+            State::from(event.class).as_str(),
+            event.code,
+            event.msg,
+            event.failure.as_ref().map(to_json),
+            event.resolution,
+            event.fallback,
+            event.credits.filter(|credits| credits.is_finite()),
+            winner.delivery,
+            winner.received_at,
+            claim.digest,
+            claim.has_media,
+            ROWS_PER_VERDICT
+        ],
+    )?;
     Ok(())
 }

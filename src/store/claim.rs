@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use rusqlite::{OptionalExtension, Row, params};
 
 use super::downloads::{ClaimedDownload, Lease, parsed, role_from};
 use super::summary;
@@ -14,60 +13,60 @@ use crate::clock::millis;
 const LOOKED_AT: i64 = 256;
 
 /// Finds a due row (queued, or left by a claim that ran out), fences it and returns it, in one statement each.
-pub(super) async fn claim(
+pub(super) fn claim(
     tx: &mut Tx<'_>,
     lease_for: Duration,
     per_host: u32,
-) -> Result<Option<ClaimedDownload>, sqlx::Error> {
-    let mut row = None;
+) -> rusqlite::Result<Option<ClaimedDownload>> {
+    let mut found = None;
     for statement in [CLAIM_EXPIRED, CLAIM_BY_DEADLINE, CLAIM_BY_HOST] {
-        row = sqlx::query(statement)
-            .bind(tx.now)
-            .bind(tx.now.saturating_add(millis(lease_for)))
-            .bind(per_host)
-            .bind(tx.upcoming_change())
-            .bind(LOOKED_AT)
-            .fetch_optional(&mut *tx.connection)
-            .await?;
-        if row.is_some() {
+        let until = tx.now.saturating_add(millis(lease_for));
+        found = tx
+            .db
+            .prepare_cached(statement)?
+            .query_row(
+                params![tx.now, until, per_host, tx.upcoming_change(), LOOKED_AT],
+                claimed,
+            )
+            .optional()?;
+        if found.is_some() {
             break;
         }
     }
-    let Some(row) = row else { return Ok(None) };
-    let task: i64 = row.try_get(1)?;
-    summary::refresh(tx, &[task]).await?;
-    let owner = sqlx::query("SELECT source, task_id FROM tasks WHERE id = $1")
-        .bind(task)
-        .fetch_one(&mut *tx.connection)
-        .await?;
-    claimed(&row, &owner).map(Some)
+    let Some((task, claimed)) = found else {
+        return Ok(None);
+    };
+    summary::refresh(tx, task)?;
+    Ok(Some(claimed))
 }
 
-/// $1 now, $2 the lease's end, $3 the cap per host, $4 the change number, $5 rows to look at.
+/// ?1 now, ?2 the lease's end, ?3 the cap per host, ?4 the change number, ?5 rows to look at.
 macro_rules! claim_statement {
     ($candidate:literal) => {
         concat!(
-            "UPDATE downloads SET state = 'downloading', lease_token = COALESCE(lease_token, 0) + 1, lease_until = $2,
-                                  updated_at = $1, change_seq = $4
-             WHERE $3 > 0 AND $5 > 0 AND id = (",
+            "UPDATE downloads SET state = 'downloading', lease_token = COALESCE(lease_token, 0) + 1, lease_until = ?2,
+                                  updated_at = ?1, change_seq = ?4
+             WHERE ?3 > 0 AND ?5 > 0 AND id = (",
             $candidate,
-            ") RETURNING id, task, kind, idx, role, n, url, attempts, deadline, lease_token"
+            ") RETURNING id, task, kind, idx, role, n, url, attempts, deadline, lease_token,
+                (SELECT source FROM tasks t WHERE t.id = downloads.task),
+                (SELECT task_id FROM tasks t WHERE t.id = downloads.task)"
         )
     };
 }
 
 /// A lease that ran out: its holder is gone or too late.
 const CLAIM_EXPIRED: &str = claim_statement!(
-    "SELECT id FROM downloads WHERE state = 'downloading' AND lease_until <= $1 ORDER BY lease_until LIMIT 1"
+    "SELECT id FROM downloads WHERE state = 'downloading' AND lease_until <= ?1 ORDER BY lease_until LIMIT 1"
 );
 
 /// The earliest deadline among the first rows of the queue: nearly always there is one.
 const CLAIM_BY_DEADLINE: &str = claim_statement!(
     "SELECT id FROM (SELECT id, deadline, next_at, host FROM downloads WHERE state = 'queued'
-                     ORDER BY deadline LIMIT $5)
-     WHERE next_at <= $1 AND host NOT IN (
-        SELECT host FROM downloads WHERE state = 'downloading' AND lease_until > $1
-        GROUP BY host HAVING count(*) >= $3)
+                     ORDER BY deadline LIMIT ?5)
+     WHERE next_at <= ?1 AND host NOT IN (
+        SELECT host FROM downloads WHERE state = 'downloading' AND lease_until > ?1
+        GROUP BY host HAVING count(*) >= ?3)
      ORDER BY deadline LIMIT 1"
 );
 
@@ -79,27 +78,29 @@ const CLAIM_BY_HOST: &str = claim_statement!(
         SELECT (SELECT min(d.host) FROM downloads d WHERE d.state = 'queued' AND d.host > hosts.host)
         FROM hosts WHERE hosts.host IS NOT NULL)
      SELECT d.id FROM hosts JOIN downloads d ON d.id = (
-        SELECT q.id FROM downloads q WHERE q.state = 'queued' AND q.host = hosts.host AND q.next_at <= $1
+        SELECT q.id FROM downloads q WHERE q.state = 'queued' AND q.host = hosts.host AND q.next_at <= ?1
         ORDER BY q.deadline LIMIT 1)
-     WHERE (SELECT count(*) FROM downloads b WHERE b.state = 'downloading' AND b.lease_until > $1
-            AND b.host = hosts.host) < $3
+     WHERE (SELECT count(*) FROM downloads b WHERE b.state = 'downloading' AND b.lease_until > ?1
+            AND b.host = hosts.host) < ?3
      ORDER BY d.deadline LIMIT 1"
 );
 
-fn claimed(row: &SqliteRow, owner: &SqliteRow) -> Result<ClaimedDownload, sqlx::Error> {
-    Ok(ClaimedDownload {
+/// The row of the task, and the claim.
+fn claimed(row: &Row<'_>) -> rusqlite::Result<(i64, ClaimedDownload)> {
+    let claimed = ClaimedDownload {
         lease: Lease {
-            download: row.try_get(0)?,
-            token: row.try_get(9)?,
+            download: row.get(0)?,
+            token: row.get(9)?,
         },
-        source: owner.try_get(0)?,
-        task_id: parsed(owner.try_get(1)?)?,
-        kind: parsed(row.try_get(2)?)?,
-        index: row.try_get(3)?,
-        role: role_from(row.try_get(4)?)?,
-        n: row.try_get(5)?,
-        url: row.try_get(6)?,
-        attempts: row.try_get(7)?,
-        deadline: row.try_get(8)?,
-    })
+        source: row.get(10)?,
+        task_id: parsed(row, 11)?,
+        kind: parsed(row, 2)?,
+        index: row.get(3)?,
+        role: role_from(row, 4)?,
+        n: row.get(5)?,
+        url: row.get(6)?,
+        attempts: row.get(7)?,
+        deadline: row.get(8)?,
+    };
+    Ok((row.get(1)?, claimed))
 }

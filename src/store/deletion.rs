@@ -1,10 +1,10 @@
 //! Deleting a task: its rows at once, its files under a doom that outlives a crash.
 
+use rusqlite::{OptionalExtension, params};
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
 use super::writer::{Command, Reply, Tx};
-use super::{Store, StoreError};
+use super::{Store, StoreError, keys, record};
 
 /// What a deletion found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,15 +39,21 @@ impl Store {
     /// Files of deleted tasks that are still to be removed: for the start, while no download runs that could add to
     /// what is to be kept.
     pub async fn doomed_files(&self) -> Result<Vec<DoomedFiles>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT source, task_id, (
-                SELECT json_group_array(f.storage_key) FROM tasks t JOIN downloads f ON f.task = t.id
-                WHERE t.task_id = d.task_id AND t.source = d.source AND f.storage_key IS NOT NULL)
-             FROM doomed_files d ORDER BY task_id, source",
-        )
-        .fetch_all(&self.readers)
-        .await?;
-        Ok(rows.iter().map(doomed_files).collect::<Result<_, _>>()?)
+        let rows = sqlx::query("SELECT source, task_id FROM doomed_files ORDER BY task_id, source")
+            .fetch_all(&self.readers)
+            .await?;
+        let mut doomed = Vec::with_capacity(rows.len());
+        for row in rows {
+            let (source, task_id): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+            let successors = self.tasks_by_id(&task_id, Some(&source)).await?;
+            let files = successors.into_iter().flat_map(|task| task.files);
+            doomed.push(DoomedFiles {
+                source,
+                task_id,
+                keep: files.filter_map(|file| file.storage_key).collect(),
+            });
+        }
+        Ok(doomed)
     }
 
     /// Notes that the files of a deleted task are removed.
@@ -59,58 +65,54 @@ impl Store {
     }
 }
 
-fn doomed_files(row: &SqliteRow) -> Result<DoomedFiles, sqlx::Error> {
-    let keep = serde_json::from_str(row.try_get(2)?);
-    Ok(DoomedFiles {
-        source: row.try_get(0)?,
-        task_id: row.try_get(1)?,
-        keep: keep.map_err(|error| sqlx::Error::Decode(error.into()))?,
-    })
-}
-
-pub(super) async fn delete(tx: &mut Tx<'_>, task: i64) -> Result<Deletion, sqlx::Error> {
-    let buried = sqlx::query(
-        "INSERT INTO tombstones (task_id, source, deleted_at) SELECT task_id, source, $2 FROM tasks WHERE id = $1
-         ON CONFLICT DO UPDATE SET deleted_at = excluded.deleted_at",
-    )
-    .bind(task)
-    .bind(tx.now)
-    .execute(&mut *tx.connection)
-    .await?;
-    if buried.rows_affected() == 0 {
+pub(super) fn delete(tx: &mut Tx<'_>, task: i64) -> rusqlite::Result<Deletion> {
+    let task_id: Option<String> = tx
+        .db
+        .prepare_cached("SELECT task_id FROM tasks WHERE id = ?1")?
+        .query_row(params![task], |row| row.get(0))
+        .optional()?;
+    let Some(task_id) = task_id else {
         return Ok(Deletion::Unknown);
-    }
+    };
+    tx.execute(
+        "INSERT INTO tombstones (task_id, source, deleted_at) SELECT task_id, source, ?2 FROM tasks WHERE id = ?1
+         ON CONFLICT DO UPDATE SET deleted_at = excluded.deleted_at",
+        params![task, tx.now],
+    )?;
     // All that lies in the task's directory, not only what rows name: a file whose settlement was lost has none.
-    sqlx::query(
-        "INSERT INTO doomed_files (task_id, source) SELECT task_id, source FROM tasks WHERE id = $1
+    tx.execute(
+        "INSERT INTO doomed_files (task_id, source) SELECT task_id, source FROM tasks WHERE id = ?1
          ON CONFLICT DO NOTHING",
-    )
-    .bind(task)
-    .execute(&mut *tx.connection)
-    .await?;
-    let gone = sqlx::query("DELETE FROM deliveries WHERE task = $1 RETURNING verdict, reason, net, size")
-        .bind(task)
-        .fetch_all(&mut *tx.connection)
-        .await?;
-    for row in gone {
-        if row.try_get::<&str, _>(0)? == "rejected" {
-            let (reason, net): (String, Option<String>) = (row.try_get(1)?, row.try_get(2)?);
-            tx.ring().forget_row(&reason, net.as_deref(), row.try_get(3)?);
-        }
-    }
-    sqlx::query("DELETE FROM tasks WHERE id = $1")
-        .bind(task)
-        .execute(&mut *tx.connection)
-        .await?;
+        params![task],
+    )?;
+    record::keep_bindings(tx, task, i64::MAX)?;
+    delete_deliveries(tx, task)?;
+    tx.execute("DELETE FROM downloads WHERE task = ?1", params![task])?;
+    tx.execute("DELETE FROM outcomes WHERE task = ?1", params![task])?;
+    tx.execute("DELETE FROM tasks WHERE id = ?1", params![task])?;
+    tx.remove_key((keys::hash_of(&task_id), task))?;
     tx.next_change();
     Ok(Deletion::Done)
 }
 
-pub(super) async fn forget_doomed(tx: &mut Tx<'_>, source: &str, task_id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM doomed_files WHERE task_id = $1 AND source = $2")
-        .bind(task_id)
-        .bind(source)
-        .execute(&mut *tx.connection)
-        .await?;
+fn delete_deliveries(tx: &mut Tx<'_>, task: i64) -> rusqlite::Result<()> {
+    let mut gone = tx
+        .db
+        .prepare_cached("DELETE FROM deliveries WHERE task = ?1 RETURNING verdict, reason, net, size")?;
+    let mut rows = gone.query(params![task])?;
+    while let Some(row) = rows.next()? {
+        if row.get_ref(0)?.as_str()? == "rejected" {
+            let (reason, net): (String, Option<String>) = (row.get(1)?, row.get(2)?);
+            tx.ring().forget_row(&reason, net.as_deref(), row.get(3)?);
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn forget_doomed(tx: &Tx<'_>, source: &str, task_id: &str) -> rusqlite::Result<()> {
+    tx.execute(
+        "DELETE FROM doomed_files WHERE task_id = ?1 AND source = ?2",
+        params![task_id, source],
+    )?;
     Ok(())
 }

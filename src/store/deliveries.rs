@@ -105,8 +105,10 @@ impl Store {
     /// One delivery with its whole body.
     pub async fn delivery(&self, id: i64) -> Result<Option<DeliveryRecord>, StoreError> {
         let row = sqlx::query(
-            "SELECT d.*, b.bytes AS bytes, length(b.bytes) AS body_bytes
-             FROM deliveries d LEFT JOIN bodies b ON b.id = d.body WHERE d.id = $1",
+            "SELECT d.id, d.task_id, d.source, d.received_at, d.via, d.verdict, d.reason, d.kind, d.idx,
+                    d.remote_addr, d.headers, COALESCE(d.body, o.body) AS bytes,
+                    length(COALESCE(d.body, o.body)) AS body_bytes
+             FROM deliveries d LEFT JOIN deliveries o ON o.id = d.body_of WHERE d.id = $1",
         )
         .bind(id)
         .fetch_optional(&self.readers)
@@ -121,8 +123,10 @@ fn page_statement(filter: &DeliveryFilter) -> &'static str {
     macro_rules! page {
         ($condition:literal) => {
             concat!(
-                "SELECT d.*, substr(b.bytes, 1, $4) AS bytes, length(b.bytes) AS body_bytes
-                 FROM deliveries d LEFT JOIN bodies b ON b.id = d.body
+                "SELECT d.id, d.task_id, d.source, d.received_at, d.via, d.verdict, d.reason, d.kind, d.idx,
+                        d.remote_addr, d.headers, substr(COALESCE(d.body, o.body), 1, $4) AS bytes,
+                        length(COALESCE(d.body, o.body)) AS body_bytes
+                 FROM deliveries d LEFT JOIN deliveries o ON o.id = d.body_of
                  WHERE d.id < $1 AND d.id >= $2 AND ($3 IS NULL OR d.source = $3) AND ",
                 $condition,
                 " ORDER BY d.id DESC LIMIT $5"

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-use sqlx::Row;
+use rusqlite::types::Type;
+use rusqlite::{OptionalExtension, Row, params};
+use sqlx::Row as _;
 use url::Url;
 
-use super::record::to_json;
-use super::writer::{Command, Reply, Tx};
+use super::writer::{Command, Reply, Tx, next};
 use super::{Store, StoreError, summary};
 use crate::clock::{Millis, millis};
 use crate::provider::naming::{file_name, guess_extension};
@@ -152,7 +152,8 @@ impl Store {
     pub async fn next_download_due(&self) -> Result<Option<Millis>, StoreError> {
         let row = sqlx::query(
             "SELECT min(at) FROM (
-                SELECT min(next_at) AS at FROM downloads WHERE state = 'queued' AND next_at > $1
+                SELECT min(next_at) AS at FROM downloads
+                WHERE state = 'queued' AND next_at > created_at AND next_at > $1
                 UNION ALL SELECT min(lease_until) FROM downloads WHERE state = 'downloading')",
         )
         .bind(self.clock.now())
@@ -163,9 +164,8 @@ impl Store {
 }
 
 /// A download row to be written.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub(super) struct NewDownload {
-    id: i64,
     task: i64,
     kind: String,
     idx: u32,
@@ -184,7 +184,6 @@ pub(super) struct NewDownload {
 impl NewDownload {
     /// An announced file: queued at once, or failed at once if it can never be fetched.
     pub(super) fn announced(
-        id: i64,
         task: i64,
         (kind, index): (&Kind, u32),
         media: &Media,
@@ -194,7 +193,6 @@ impl NewDownload {
         let error = media.fault.map(fault_error);
         let (error_code, error_detail) = error.map_or((None, None), |e| (Some(e.code), Some(e.detail)));
         Self {
-            id,
             task,
             kind: kind.to_string(),
             idx: index,
@@ -216,10 +214,57 @@ impl NewDownload {
         self.next_at = at;
     }
 
-    pub(super) fn is_queued(&self) -> bool {
-        self.state == "queued"
+    /// Writes it. A row that is there already (of an outcome that failed after it had files) is taken over unless its
+    /// file is stored.
+    pub(super) fn insert(&self, tx: &mut Tx<'_>) -> rusqlite::Result<()> {
+        let (id, change) = (next(&mut tx.ids.download), tx.next_change());
+        let written: Option<i64> = tx
+            .db
+            .prepare_cached(INSERT)?
+            .query_row(
+                params![
+                    id,
+                    self.task,
+                    self.kind,
+                    self.idx,
+                    self.role,
+                    self.n,
+                    self.name,
+                    self.url,
+                    self.host,
+                    self.state,
+                    self.deadline,
+                    self.next_at,
+                    self.error_code,
+                    self.error_detail,
+                    tx.now,
+                    change
+                ],
+                |row| row.get(0),
+            )
+            .optional()?;
+        let queued = self.state == "queued";
+        if written == Some(id) {
+            tx.note_inserted(if queued { "files.queued" } else { "files.failed" });
+        }
+        if queued {
+            tx.note_queued();
+        }
+        Ok(())
     }
 }
+
+const INSERT: &str = "
+    INSERT INTO downloads (id, task, kind, idx, role, n, name, url, host, state, deadline, next_at, attempts,
+                           error_code, error_detail, created_at, updated_at, change_seq)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, ?13, ?14, ?15, ?15, ?16)
+    ON CONFLICT (task, n, role, kind, idx) DO UPDATE SET
+        name = excluded.name, url = excluded.url, host = excluded.host, state = excluded.state,
+        deadline = excluded.deadline, next_at = excluded.next_at, attempts = 0, lease_until = NULL,
+        lease_token = COALESCE(lease_token, 0) + 1, error_code = excluded.error_code,
+        error_detail = excluded.error_detail, updated_at = excluded.updated_at, change_seq = excluded.change_seq
+    WHERE downloads.state <> 'stored'
+    RETURNING id";
 
 /// Whether an entry stands for all files past the bound.
 pub(super) fn stands_for_too_many(media: &Media) -> bool {
@@ -250,169 +295,152 @@ fn host_of(url: &str) -> String {
         .unwrap_or_default()
 }
 
-/// Writes announced files. A row that is there already (an outcome that failed after it had files) is taken over
-/// unless its file is stored.
-pub(super) async fn insert(tx: &mut Tx<'_>, files: &[NewDownload]) -> Result<(), sqlx::Error> {
-    if files.is_empty() {
-        return Ok(());
-    }
-    let (now, change) = (tx.now, tx.next_change());
-    sqlx::query(
-        "INSERT INTO downloads (id, task, kind, idx, role, n, name, url, host, state, deadline, next_at, attempts,
-                                error_code, error_detail, created_at, updated_at, change_seq)
-         SELECT value->>'id', value->>'task', value->>'kind', value->>'idx', value->>'role', value->>'n',
-                value->>'name', value->>'url', value->>'host', value->>'state', value->>'deadline',
-                value->>'next_at', 0, value->>'error_code', value->>'error_detail', $2, $2, $3
-         FROM jsonb_each($1) WHERE true
-         ON CONFLICT (task, kind, idx, role, n) DO UPDATE SET
-            name = excluded.name, url = excluded.url, host = excluded.host, state = excluded.state,
-            deadline = excluded.deadline, next_at = excluded.next_at, attempts = 0, lease_until = NULL,
-            lease_token = COALESCE(lease_token, 0) + 1, error_code = excluded.error_code,
-            error_detail = excluded.error_detail, updated_at = excluded.updated_at, change_seq = excluded.change_seq
-         WHERE downloads.state <> 'stored'",
-    )
-    .bind(to_json(files))
-    .bind(now)
-    .bind(change)
-    .execute(&mut *tx.connection)
-    .await?;
-    if files.iter().any(NewDownload::is_queued) {
-        tx.note_queued();
-    }
-    Ok(())
-}
-
 /// Parses a column that was written from the same type; anything else is a damaged database.
-pub(super) fn parsed<T>(text: &str) -> Result<T, sqlx::Error>
+pub(super) fn parsed<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
 where
     T: std::str::FromStr,
     T::Err: std::error::Error + Send + Sync + 'static,
 {
-    text.parse()
-        .map_err(|error: T::Err| sqlx::Error::Decode(error.into()))
+    let text = row.get_ref(column)?.as_str()?;
+    text.parse().map_err(|error: T::Err| damaged(column, error))
 }
 
-pub(super) fn role_from(text: &str) -> Result<Role, sqlx::Error> {
+pub(super) fn role_from(row: &Row<'_>, column: usize) -> rusqlite::Result<Role> {
+    let text = row.get_ref(column)?.as_str()?;
     [Role::Result, Role::Origin, Role::Full, Role::Image, Role::Audio]
         .into_iter()
         .find(|role| role.as_str() == text)
-        .ok_or_else(|| sqlx::Error::Decode(format!("{text:?} is no role").into()))
+        .ok_or_else(|| damaged(column, format!("{text:?} is no role")))
 }
 
-pub(super) async fn renew(tx: &mut Tx<'_>, lease: Lease, lease_for: Duration) -> Result<bool, sqlx::Error> {
-    let renewed = sqlx::query(
-        "UPDATE downloads SET lease_until = $3 WHERE id = $1 AND lease_token = $2 AND state = 'downloading'",
-    )
-    .bind(lease.download)
-    .bind(lease.token)
-    .bind(tx.now.saturating_add(millis(lease_for)))
-    .execute(&mut *tx.connection)
-    .await?;
-    Ok(renewed.rows_affected() == 1)
+fn damaged(column: usize, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.into())
 }
 
-pub(super) async fn settle(
-    tx: &mut Tx<'_>,
-    lease: Lease,
-    settlement: &Settlement,
-) -> Result<Settled, sqlx::Error> {
-    let change = tx.upcoming_change();
-    let statement = match settlement {
-        Settlement::Stored { name, bytes, sha256, content_type, storage_key } => sqlx::query(
-            "UPDATE downloads SET state = 'stored', attempts = attempts + 1, lease_until = NULL, updated_at = $3,
-                change_seq = $4, name = $5, bytes = $6, sha256 = $7, content_type = $8, storage_key = $9,
-                error_code = NULL, error_detail = NULL
-             WHERE id = $1 AND lease_token = $2 AND state = 'downloading' RETURNING task",
-        )
-        .bind(lease.download)
-        .bind(lease.token)
-        .bind(tx.now)
-        .bind(change)
-        .bind(name)
-        .bind(i64::try_from(*bytes).unwrap_or(i64::MAX))
-        .bind(sha256.as_slice())
-        .bind(content_type)
-        .bind(storage_key),
-        Settlement::Retry { at, error } => unfinished(tx.now, lease, change, ("queued", 1, *at), Some(error)),
-        Settlement::Released { at, error } => {
-            unfinished(tx.now, lease, change, ("queued", 0, *at), error.as_ref())
-        }
-        Settlement::Failed { error } => unfinished(tx.now, lease, change, ("failed", 1, tx.now), Some(error)),
+pub(super) fn renew(tx: &Tx<'_>, lease: Lease, lease_for: Duration) -> rusqlite::Result<bool> {
+    let renewed = tx.execute(
+        "UPDATE downloads SET lease_until = ?3 WHERE id = ?1 AND lease_token = ?2 AND state = 'downloading'",
+        params![
+            lease.download,
+            lease.token,
+            tx.now.saturating_add(millis(lease_for))
+        ],
+    )?;
+    Ok(renewed == 1)
+}
+
+pub(super) fn settle(tx: &mut Tx<'_>, lease: Lease, settlement: &Settlement) -> rusqlite::Result<Settled> {
+    let settled = match settlement {
+        Settlement::Stored { .. } => store(tx, lease, settlement)?,
+        Settlement::Retry { at, error } => unfinished(tx, lease, ("queued", 1, *at), Some(error))?,
+        Settlement::Released { at, error } => unfinished(tx, lease, ("queued", 0, *at), error.as_ref())?,
+        Settlement::Failed { error } => unfinished(tx, lease, ("failed", 1, tx.now), Some(error))?,
     };
-    let row = statement.fetch_optional(&mut *tx.connection).await?;
-    let Some(row) = row else {
-        let there = sqlx::query("SELECT 1 FROM downloads WHERE id = $1")
-            .bind(lease.download)
-            .fetch_optional(&mut *tx.connection)
-            .await?;
-        return Ok(if there.is_some() {
-            Settled::LeaseLost
-        } else {
-            Settled::Gone
-        });
+    let Some(task) = settled else {
+        let there: bool = tx
+            .db
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM downloads WHERE id = ?1)")?
+            .query_row(params![lease.download], |row| row.get(0))?;
+        return Ok(if there { Settled::LeaseLost } else { Settled::Gone });
     };
     // A claim ended: even a final failure may have made room for a download of the same host.
     tx.note_queued();
-    summary::refresh(tx, &[row.try_get(0)?]).await?;
+    summary::refresh(tx, task)?;
     Ok(Settled::Done)
 }
 
-type Statement<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
-
-fn unfinished<'q>(
-    now: Millis,
-    lease: Lease,
-    change: i64,
-    (state, costs, next_at): (&'static str, i64, Millis),
-    error: Option<&'q DownloadError>,
-) -> Statement<'q> {
-    sqlx::query(
-        "UPDATE downloads SET state = $5, attempts = attempts + $6, next_at = $7, lease_until = NULL,
-            error_code = $8, error_detail = $9, updated_at = $3, change_seq = $4
-         WHERE id = $1 AND lease_token = $2 AND state = 'downloading' RETURNING task",
-    )
-    .bind(lease.download)
-    .bind(lease.token)
-    .bind(now)
-    .bind(change)
-    .bind(state)
-    .bind(costs)
-    .bind(next_at)
-    .bind(error.map(|error| error.code))
-    .bind(error.map(|error| error.detail.as_str()))
+/// The task of the row, if the lease still holds.
+fn store(tx: &Tx<'_>, lease: Lease, stored: &Settlement) -> rusqlite::Result<Option<i64>> {
+    let Settlement::Stored {
+        name,
+        bytes,
+        sha256,
+        content_type,
+        storage_key,
+    } = stored
+    else {
+        unreachable!("the caller looked");
+    };
+    tx.db
+        .prepare_cached(
+            "UPDATE downloads SET state = 'stored', attempts = attempts + 1, lease_until = NULL, updated_at = ?3,
+                change_seq = ?4, name = ?5, bytes = ?6, sha256 = ?7, content_type = ?8, storage_key = ?9,
+                error_code = NULL, error_detail = NULL
+             WHERE id = ?1 AND lease_token = ?2 AND state = 'downloading' RETURNING task",
+        )?
+        .query_row(
+            params![
+                lease.download,
+                lease.token,
+                tx.now,
+                tx.upcoming_change(),
+                name,
+                i64::try_from(*bytes).unwrap_or(i64::MAX),
+                sha256,
+                content_type,
+                storage_key
+            ],
+            |row| row.get(0),
+        )
+        .optional()
 }
 
-pub(super) async fn release_all(tx: &mut Tx<'_>) -> Result<(), sqlx::Error> {
-    let released = sqlx::query(
-        "UPDATE downloads SET state = 'queued', next_at = $1, lease_until = NULL, updated_at = $1
-         WHERE state = 'downloading' RETURNING task",
-    )
-    .bind(tx.now)
-    .fetch_all(&mut *tx.connection)
-    .await?;
-    for row in released {
-        summary::refresh(tx, &[row.try_get(0)?]).await?;
+/// The task of the row, if the lease still holds.
+fn unfinished(
+    tx: &Tx<'_>,
+    lease: Lease,
+    (state, costs, next_at): (&'static str, i64, Millis),
+    error: Option<&DownloadError>,
+) -> rusqlite::Result<Option<i64>> {
+    tx.db
+        .prepare_cached(
+            "UPDATE downloads SET state = ?5, attempts = attempts + ?6, next_at = ?7, lease_until = NULL,
+                error_code = ?8, error_detail = ?9, updated_at = ?3, change_seq = ?4
+             WHERE id = ?1 AND lease_token = ?2 AND state = 'downloading' RETURNING task",
+        )?
+        .query_row(
+            params![
+                lease.download,
+                lease.token,
+                tx.now,
+                tx.upcoming_change(),
+                state,
+                costs,
+                next_at,
+                error.map(|error| error.code),
+                error.map(|error| error.detail.as_str())
+            ],
+            |row| row.get(0),
+        )
+        .optional()
+}
+
+pub(super) fn release_all(tx: &mut Tx<'_>) -> rusqlite::Result<()> {
+    let released = {
+        let mut release = tx.db.prepare_cached(
+            "UPDATE downloads SET state = 'queued', next_at = ?1, lease_until = NULL, updated_at = ?1
+             WHERE state = 'downloading' RETURNING task",
+        )?;
+        let tasks = release.query_map(params![tx.now], |row| row.get(0))?;
+        tasks.collect::<rusqlite::Result<Vec<i64>>>()?
+    };
+    for task in released {
+        summary::refresh(tx, task)?;
     }
     tx.note_queued();
     Ok(())
 }
 
-pub(super) async fn retry_task(tx: &mut Tx<'_>, task: i64) -> Result<u64, sqlx::Error> {
-    let change = tx.upcoming_change();
-    let queued = sqlx::query(
-        "UPDATE downloads SET state = 'queued', attempts = 0, next_at = $2, error_code = NULL, error_detail = NULL,
-            updated_at = $2, change_seq = $3
-         WHERE task = $1 AND state = 'failed' AND error_code NOT IN ('too_many_files', 'url_too_long', 'superseded')",
-    )
-    .bind(task)
-    .bind(tx.now)
-    .bind(change)
-    .execute(&mut *tx.connection)
-    .await?
-    .rows_affected();
+pub(super) fn retry_task(tx: &mut Tx<'_>, task: i64) -> rusqlite::Result<u64> {
+    let queued = tx.execute(
+        "UPDATE downloads SET state = 'queued', attempts = 0, next_at = ?2, error_code = NULL, error_detail = NULL,
+            updated_at = ?2, change_seq = ?3
+         WHERE task = ?1 AND state = 'failed' AND error_code NOT IN ('too_many_files', 'url_too_long', 'superseded')",
+        params![task, tx.now, tx.upcoming_change()],
+    )?;
     if queued > 0 {
         tx.note_queued();
-        summary::refresh(tx, &[task]).await?;
+        summary::refresh(tx, task)?;
     }
-    Ok(queued)
+    Ok(queued as u64)
 }

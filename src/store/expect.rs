@@ -1,11 +1,10 @@
 //! Tasks that somebody announced before their callbacks came.
 
-use serde::Serialize;
-use sqlx::Row;
+use rusqlite::params;
 
-use super::record::to_json;
 use super::writer::{Command, Reply, Tx, next};
-use super::{Store, StoreError, summary};
+use super::{Store, StoreError, keys, summary, tasks};
+use crate::provider::rules::State;
 use crate::provider::{Kind, TaskId};
 
 /// A task that somebody submitted and whose callback is awaited.
@@ -37,93 +36,68 @@ impl Store {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct ExpectedRow<'a> {
-    task: i64,
-    outcome: i64,
-    source: &'a str,
-    task_id: &'a str,
-    kind: &'a str,
-    idx: u32,
-    family: Option<&'a str>,
-    params: Option<&'a str>,
-    prompt: Option<&'a str>,
-    change_seq: i64,
-}
-
-pub(super) async fn expect(tx: &mut Tx<'_>, expected: &[Expectation]) -> Result<u64, sqlx::Error> {
-    let rows: Vec<ExpectedRow<'_>> = expected
-        .iter()
-        .map(|expected| ExpectedRow {
-            task: next(&mut tx.ids.task),
-            outcome: next(&mut tx.ids.outcome),
-            source: &expected.source,
-            task_id: expected.task_id.as_str(),
-            kind: expected.kind.as_str(),
-            idx: expected.index,
-            family: expected.family.as_deref(),
-            params: expected.params.as_deref(),
-            prompt: expected.prompt.as_deref(),
-            change_seq: tx.next_change(),
-        })
-        .collect();
-    let rows = to_json(&rows);
-    sqlx::query(
-        "DELETE FROM tombstones WHERE (task_id, source) IN
-            (SELECT value->>'task_id', value->>'source' FROM jsonb_each($1))",
-    )
-    .bind(&rows)
-    .execute(&mut *tx.connection)
-    .await?;
-    let created = write_tasks(tx, &rows).await?;
-    // Those that were there may look different now that more is awaited of them.
-    let known = sqlx::query(
-        "SELECT DISTINCT t.id FROM jsonb_each($1) e
-         JOIN tasks t ON t.task_id = e.value->>'task_id' AND t.source = e.value->>'source' 
-         WHERE t.id NOT IN (SELECT value->>'task' FROM jsonb_each($1))",
-    )
-    .bind(&rows)
-    .fetch_all(&mut *tx.connection)
-    .await?;
-    let known = known
-        .iter()
-        .map(|row| row.try_get(0))
-        .collect::<Result<Vec<_>, _>>()?;
-    summary::refresh(tx, &known).await?;
+pub(super) fn expect(tx: &mut Tx<'_>, expected: &[Expectation]) -> rusqlite::Result<u64> {
+    let mut created = 0;
+    for expected in expected {
+        let task_id = expected.task_id.as_str();
+        tx.execute(
+            "DELETE FROM tombstones WHERE task_id = ?1 AND source = ?2",
+            params![task_id, expected.source],
+        )?;
+        let task = match tasks::find(tx, &expected.source, task_id)? {
+            Some(task) => {
+                complete(tx, task, expected)?;
+                await_outcome(tx, task, expected)?;
+                // It may look different now that more is awaited of it.
+                summary::refresh(tx, task)?;
+                continue;
+            }
+            None => insert(tx, expected)?,
+        };
+        await_outcome(tx, task, expected)?;
+        created += 1;
+    }
     Ok(created)
 }
 
-/// Inserts what is unknown and fills in what a callback that came first lacked; how many tasks were unknown.
-async fn write_tasks(tx: &mut Tx<'_>, rows: &str) -> Result<u64, sqlx::Error> {
-    let created = sqlx::query(
+fn insert(tx: &mut Tx<'_>, expected: &Expectation) -> rusqlite::Result<i64> {
+    let (id, change) = (next(&mut tx.ids.task), tx.next_change());
+    tx.execute(
         "INSERT INTO tasks (id, source, task_id, state, media, family, params, prompt, created_at, updated_at,
                             deliveries, conflicts, change_seq)
-         SELECT value->>'task', value->>'source', value->>'task_id', 'pending', 'none', value->>'family',
-                value->>'params', value->>'prompt', $2, $2, 0, 0, value->>'change_seq'
-         FROM jsonb_each($1) WHERE true ON CONFLICT DO NOTHING",
-    )
-    .bind(rows)
-    .bind(tx.now)
-    .execute(&mut *tx.connection)
-    .await?
-    .rows_affected();
-    sqlx::query(
-        "UPDATE tasks SET family = COALESCE(family, e.value->>'family'), params = COALESCE(params, e.value->>'params'),
-                          prompt = COALESCE(prompt, e.value->>'prompt')
-         FROM jsonb_each($1) e WHERE tasks.task_id = e.value->>'task_id' AND tasks.source = e.value->>'source'",
-    )
-    .bind(rows)
-    .execute(&mut *tx.connection)
-    .await?;
-    sqlx::query(
-        "INSERT INTO outcomes (id, task, kind, idx, state, has_media, accepted_rows, duplicate_rows, conflict_rows)
-         SELECT e.value->>'outcome', t.id, e.value->>'kind', e.value->>'idx', 'pending', 0, 0, 0, 0
-         FROM jsonb_each($1) e
-         JOIN tasks t ON t.task_id = e.value->>'task_id' AND t.source = e.value->>'source'
-         WHERE true ON CONFLICT DO NOTHING",
-    )
-    .bind(rows)
-    .execute(&mut *tx.connection)
-    .await?;
-    Ok(created)
+         VALUES (?1, ?2, ?3, 'pending', 'none', ?4, ?5, ?6, ?7, ?7, 0, 0, ?8)",
+        params![
+            id,
+            expected.source,
+            expected.task_id.as_str(),
+            expected.family,
+            expected.params,
+            expected.prompt,
+            tx.now,
+            change
+        ],
+    )?;
+    tx.add_key((keys::hash_of(expected.task_id.as_str()), id));
+    tx.note_inserted(tasks::counter_of(State::Pending));
+    Ok(id)
+}
+
+/// Fills in what a callback that came first lacked.
+fn complete(tx: &Tx<'_>, task: i64, expected: &Expectation) -> rusqlite::Result<()> {
+    tx.execute(
+        "UPDATE tasks SET family = COALESCE(family, ?2), params = COALESCE(params, ?3), prompt = COALESCE(prompt, ?4)
+         WHERE id = ?1",
+        params![task, expected.family, expected.params, expected.prompt],
+    )?;
+    Ok(())
+}
+
+fn await_outcome(tx: &mut Tx<'_>, task: i64, expected: &Expectation) -> rusqlite::Result<()> {
+    let id = next(&mut tx.ids.outcome);
+    tx.execute(
+        "INSERT INTO outcomes (task, kind, idx, id, state, has_media, accepted_rows, duplicate_rows, conflict_rows)
+         VALUES (?1, ?2, ?3, ?4, 'pending', 0, 0, 0, 0) ON CONFLICT DO NOTHING",
+        params![task, expected.kind.as_str(), expected.index, id],
+    )?;
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Everything recorded: all SQL, one writer, and queries in the words of the domain.
 //!
-//! Writes go through one task that owns the only write connection and commits whatever has gathered while the last
+//! Writes go through one thread that owns the only write connection and commits whatever has gathered while the last
 //! commit ran (`writer`). Reads use a small pool of read-only connections. No method holds a transaction across
 //! anything but SQL.
 
@@ -10,13 +10,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::{Connection, OpenFlags};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Row, SqlSafeStr};
+use sqlx::{ConnectOptions, Connection as _, Row, SqlSafeStr};
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::spawn_blocking;
 
 use crate::clock::Clock;
 use crate::shutdown::Tasks;
@@ -30,12 +31,15 @@ pub mod expect;
 pub mod record;
 pub mod tasks;
 
+mod bodies;
 mod claim;
+mod keys;
 mod overrule;
 mod rejected;
 mod summary;
 mod writer;
 
+use keys::Keys;
 use writer::{Command, Job, Queue, Reply, Writer};
 
 /// Why the store could not do what was asked.
@@ -49,11 +53,17 @@ pub enum StoreError {
     Closed,
     /// The database refused or failed; nothing of the request was kept.
     #[error("the database failed: {0}")]
-    Database(#[source] Arc<sqlx::Error>),
+    Database(#[source] Arc<dyn std::error::Error + Send + Sync>),
 }
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
+        Self::Database(Arc::new(error))
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
         Self::Database(Arc::new(error))
     }
 }
@@ -86,7 +96,7 @@ pub enum OpenError {
         /// The file.
         path: String,
         /// What SQLite said.
-        source: sqlx::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A migration failed; the database is as it was.
     #[error("the database {path} cannot be migrated; it is as it was")]
@@ -98,22 +108,38 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    fn database(path: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Database {
+            path: path.to_owned(),
+            source: source.into(),
+        }
+    }
+}
+
 /// The first SQLite without the WAL-reset fault that can corrupt a database.
 const MIN_SQLITE: &str = "3.51.3";
 
 /// Version, name and text of each migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(
-    LATEST_MIGRATION,
-    "init",
-    include_str!("../../migrations/0001_init.sql"),
-)];
-const LATEST_MIGRATION: i64 = 1;
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "init", include_str!("../../migrations/0001_init.sql")),
+    (
+        LATEST_MIGRATION,
+        "lean_ingest",
+        include_str!("../../migrations/0002_lean_ingest.sql"),
+    ),
+];
+const LATEST_MIGRATION: i64 = 2;
+
+/// How long a connection waits for another one's lock.
+const BUSY: Duration = Duration::from_secs(5);
 
 /// The store. Cheap to clone; clones share the writer and the readers.
 #[derive(Debug, Clone)]
 pub struct Store {
     queue: Queue,
     readers: SqlitePool,
+    keys: Arc<Keys>,
     clock: Clock,
     signals: Arc<Signals>,
 }
@@ -143,34 +169,31 @@ impl Store {
     /// is drained after everything which may still want to record something.
     pub async fn open(path: &Path, clock: Clock, tasks: &Tasks) -> Result<Self, OpenError> {
         let shown = path.display().to_string();
-        let failed = |source| OpenError::Database {
-            path: shown.clone(),
-            source,
+        prepare(path, &shown).await?;
+        let signals = Arc::new(Signals {
+            downloads: Notify::new(),
+            changes: watch::Sender::new(0),
+        });
+        let writer = {
+            let (path, signals, clock) = (path.to_owned(), signals.clone(), clock.clone());
+            let opened = spawn_blocking(move || Writer::new(write_connection(&path)?, signals, clock)).await;
+            opened
+                .expect("opening does not panic")
+                .map_err(|error| OpenError::database(&shown, error))?
         };
-        let mut writing = writing_options(path).connect().await.map_err(failed)?;
-        check_version(&mut writing).await.map_err(|error| match error {
-            Ok(found) => OpenError::SqliteTooOld { found },
-            Err(source) => failed(source),
-        })?;
-        migrate(&mut writing, &shown).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(4)
             .acquire_timeout(Duration::from_secs(10))
             .connect_with(reading_options(path))
             .await
-            .map_err(failed)?;
-        let signals = Arc::new(Signals {
-            downloads: Notify::new(),
-            changes: watch::Sender::new(0),
-        });
+            .map_err(|error| OpenError::database(&shown, error))?;
         let (queue, jobs) = Queue::bounded();
-        let writer = Writer::start(writing, signals.clone(), clock.clone())
-            .await
-            .map_err(failed)?;
-        tasks.spawn(writer.run(jobs));
+        let keys = writer.keys();
+        tasks.spawn(spawn_blocking(move || writer.run(jobs)));
         Ok(Self {
             queue,
             readers,
+            keys,
             clock,
             signals,
         })
@@ -182,10 +205,7 @@ impl Store {
             return Ok(Probe::Missing);
         }
         let shown = path.display().to_string();
-        let failed = |source| OpenError::Database {
-            path: shown.clone(),
-            source,
-        };
+        let failed = |source: sqlx::Error| OpenError::database(&shown, source);
         let mut connection = reading_options(path).connect().await.map_err(failed)?;
         let applied: i64 = sqlx::query("SELECT COALESCE(max(version), 0) FROM _sqlx_migrations")
             .fetch_one(&mut connection)
@@ -231,31 +251,50 @@ impl Store {
     }
 }
 
+/// Creates the database if there is none, and brings it to this version.
+async fn prepare(path: &Path, shown: &str) -> Result<(), OpenError> {
+    let failed = |source: sqlx::Error| OpenError::database(shown, source);
+    let options = base_options(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal);
+    let mut connection = options.connect().await.map_err(failed)?;
+    check_version(&mut connection)
+        .await
+        .map_err(|error| match error {
+            Ok(found) => OpenError::SqliteTooOld { found },
+            Err(source) => failed(source),
+        })?;
+    migrate(&mut connection, shown).await?;
+    connection.close().await.map_err(failed)
+}
+
 fn base_options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
-        .busy_timeout(Duration::from_secs(5))
-        .foreign_keys(true)
-        .pragma("cache_size", "-16000")
-        // Statements that may fail half way keep a journal of their own: in memory, not in a file that is made anew each time.
-        .pragma("temp_store", "MEMORY")
+        .busy_timeout(BUSY)
+        .foreign_keys(false)
         .disable_statement_logging()
 }
 
-fn writing_options(path: &Path) -> SqliteConnectOptions {
-    base_options(path)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        // NORMAL may lose the last commits on power loss, and those were answered 200.
-        .synchronous(SqliteSynchronous::Full)
-        // In pages: the larger the log, the more changes of one page are written back as one (32 MiB; default 4).
-        .pragma("wal_autocheckpoint", "8000")
-        .pragma("journal_size_limit", "67108864")
-        .optimize_on_close(true, None)
+fn reading_options(path: &Path) -> SqliteConnectOptions {
+    base_options(path).read_only(true).pragma("cache_size", "-4000")
 }
 
-fn reading_options(path: &Path) -> SqliteConnectOptions {
-    base_options(path).read_only(true)
+/// The one connection that writes.
+fn write_connection(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags)?;
+    db.busy_timeout(BUSY)?;
+    // NORMAL may lose the last commits on power loss, and those were answered 200.
+    db.pragma_update(None, "synchronous", "FULL")?;
+    db.pragma_update(None, "foreign_keys", true)?;
+    // In pages: the larger the log, the more changes of one page are written back as one (32 MiB; default 4).
+    db.pragma_update(None, "wal_autocheckpoint", 8000)?;
+    db.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
+    db.pragma_update(None, "cache_size", -32_000)?;
+    // Statements that may fail half way keep a journal of their own: in memory, not in a file that is made anew each time.
+    db.pragma_update(None, "temp_store", "MEMORY")?;
+    Ok(db)
 }
 
 /// `Err(Ok(version))` if SQLite is too old.

@@ -2,11 +2,10 @@
 
 use std::collections::HashSet;
 
-use sqlx::Row;
+use rusqlite::params;
 
-use super::downloads::{self, NewDownload};
-use super::record::to_json;
-use super::writer::{Tx, next};
+use super::downloads::NewDownload;
+use super::writer::Tx;
 use crate::clock::Millis;
 use crate::provider::{Kind, Media};
 
@@ -31,61 +30,48 @@ struct Present {
 
 /// Gives the task the files that the overruling delivery names. Stored ones stay; of the others, those it names are queued
 /// and the rest fail as `superseded`. The caller refreshes the task's summary.
-pub(super) async fn files(tx: &mut Tx<'_>, task: i64, by: &Overruling<'_>) -> Result<(), sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT id, role, n, url, state = 'stored' FROM downloads WHERE task = $1 AND kind = $2 AND idx = $3",
-    )
-    .bind(task)
-    .bind(by.kind.as_str())
-    .bind(by.index)
-    .fetch_all(&mut *tx.connection)
-    .await?;
-    let present = rows
-        .iter()
-        .map(|row| {
-            Ok(Present {
-                id: row.try_get(0)?,
-                role: row.try_get(1)?,
-                n: row.try_get(2)?,
-                url: row.try_get(3)?,
-                stored: row.try_get(4)?,
-            })
-        })
-        .collect::<Result<Vec<_>, sqlx::Error>>()?;
+pub(super) fn files(tx: &mut Tx<'_>, task: i64, by: &Overruling<'_>) -> rusqlite::Result<()> {
+    let present = present(tx, task, by)?;
     let wanted = place(by.media, &present);
+    for media in &wanted {
+        let mut file = NewDownload::announced(task, (by.kind, by.index), media, by.received_at);
+        // Settled by hand, perhaps days later: due at once.
+        file.due_at(tx.now);
+        file.insert(tx)?;
+    }
     let named: HashSet<(&str, u32)> = wanted
         .iter()
         .map(|media| (media.role.as_str(), media.n))
         .collect();
-    let superseded: Vec<i64> = present
+    let superseded = present
         .iter()
-        .filter(|file| !file.stored && !named.contains(&(file.role.as_str(), file.n)))
-        .map(|file| file.id)
-        .collect();
-    let files: Vec<NewDownload> = wanted
-        .iter()
-        .map(|media| {
-            let id = next(&mut tx.ids.download);
-            let mut file = NewDownload::announced(id, task, (by.kind, by.index), media, by.received_at);
-            // Settled by hand, perhaps days later: due at once.
-            file.due_at(tx.now);
-            file
-        })
-        .collect();
-    downloads::insert(tx, &files).await?;
+        .filter(|file| !file.stored && !named.contains(&(file.role.as_str(), file.n)));
     let change = tx.next_change();
-    sqlx::query(
-        "UPDATE downloads SET state = 'failed', error_code = 'superseded', lease_until = NULL,
-            error_detail = 'another delivery was believed instead, which does not name this file', updated_at = $2,
-            change_seq = $3
-         WHERE id IN (SELECT value FROM jsonb_each($1))",
-    )
-    .bind(to_json(&superseded))
-    .bind(tx.now)
-    .bind(change)
-    .execute(&mut *tx.connection)
-    .await?;
+    for file in superseded {
+        tx.execute(
+            "UPDATE downloads SET state = 'failed', error_code = 'superseded', lease_until = NULL,
+                error_detail = 'another delivery was believed instead, which does not name this file',
+                updated_at = ?2, change_seq = ?3 WHERE id = ?1",
+            params![file.id, tx.now, change],
+        )?;
+    }
     Ok(())
+}
+
+fn present(tx: &Tx<'_>, task: i64, by: &Overruling<'_>) -> rusqlite::Result<Vec<Present>> {
+    let mut files = tx.db.prepare_cached(
+        "SELECT id, role, n, url, state = 'stored' FROM downloads WHERE task = ?1 AND kind = ?2 AND idx = ?3",
+    )?;
+    let rows = files.query_map(params![task, by.kind.as_str(), by.index], |row| {
+        Ok(Present {
+            id: row.get(0)?,
+            role: row.get(1)?,
+            n: row.get(2)?,
+            url: row.get(3)?,
+            stored: row.get(4)?,
+        })
+    })?;
+    rows.collect()
 }
 
 /// Gives each announced file its place: its own if that is free or not stored yet, none if it is stored already

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use sqlx::Row;
-use sqlx::sqlite::SqliteConnection;
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::record::NewDelivery;
+use super::record::{Body, DeliveryRow, NewDelivery, Recorded, RingShare};
+use super::tasks;
 use super::writer::Tx;
+use crate::provider::TaskId;
+use crate::provider::rules::Verdict;
 
 /// Rejected deliveries kept at most.
 const MAX_ROWS: i64 = 10_000;
@@ -18,12 +20,46 @@ pub const MAX_KEPT_BODY: usize = 64 * 1024;
 /// What a row costs beside its body and headers, roughly.
 const ROW_OVERHEAD: i64 = 256;
 
-/// What the bounds count of one rejected delivery.
-#[derive(Debug)]
-pub(super) struct RejectedRow {
-    pub(super) reason: &'static str,
-    pub(super) net: Option<String>,
-    pub(super) size: i64,
+/// Records a refused delivery; the ring's bounds are enforced once for the whole transaction.
+pub(super) fn record(
+    tx: &mut Tx<'_>,
+    delivery: &NewDelivery,
+    reason: &'static str,
+    task_id: Option<&TaskId>,
+) -> rusqlite::Result<Recorded> {
+    let task_id = task_id.map(TaskId::as_str);
+    let task = match task_id {
+        Some(task_id) => tasks::find(tx, &delivery.source, task_id)?,
+        None => None,
+    };
+    let kept = delivery.body_length <= MAX_KEPT_BODY;
+    let net = delivery.remote_addr.map(net_of);
+    let size = size_of(delivery, kept);
+    tx.ring().add(reason, net.as_deref(), size);
+    let row = DeliveryRow {
+        delivery,
+        verdict: Verdict::Rejected,
+        reason: Some(reason),
+        task,
+        outcome: None,
+        task_id,
+        kind: None,
+        idx: None,
+        binding: None,
+        body: if kept { Body::Here } else { Body::Digest },
+        share: Some(RingShare {
+            net,
+            known: task.is_some(),
+            size,
+        }),
+    };
+    let id = row.insert(tx)?;
+    Ok(Recorded {
+        delivery: Some(id),
+        verdict: Verdict::Rejected,
+        reason: Some(reason),
+        queued: 0,
+    })
 }
 
 /// Rows and bytes.
@@ -62,23 +98,23 @@ pub(super) struct Ring {
 
 impl Ring {
     /// Counts what is stored; at most [`MAX_ROWS`] rows.
-    pub(super) async fn load(connection: &mut SqliteConnection) -> Result<Self, sqlx::Error> {
-        let rows = sqlx::query("SELECT reason, net, size FROM deliveries WHERE verdict = 'rejected'")
-            .fetch_all(connection)
-            .await?;
+    pub(super) fn load(db: &Connection) -> rusqlite::Result<Self> {
+        let mut rejected =
+            db.prepare("SELECT reason, net, size FROM deliveries WHERE verdict = 'rejected'")?;
+        let mut rows = rejected.query([])?;
         let mut ring = Self::default();
-        for row in rows {
-            let (reason, net): (String, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
-            ring.count(&reason, net.as_deref(), row.try_get(2)?);
+        while let Some(row) = rows.next()? {
+            let (reason, net, size) = share_in(row)?;
+            ring.count(&reason, net.as_deref(), size);
         }
         Ok(ring)
     }
 
-    /// Counts a row that the transaction will write.
-    pub(super) fn add(&mut self, row: &RejectedRow) {
-        self.count(row.reason, row.net.as_deref(), row.size);
-        let net = row.net.clone().unwrap_or_default();
-        self.grown.push((row.reason.to_owned(), net));
+    /// Counts a row that the transaction writes.
+    pub(super) fn add(&mut self, reason: &str, net: Option<&str>, size: i64) {
+        self.count(reason, net, size);
+        self.grown
+            .push((reason.to_owned(), net.unwrap_or_default().to_owned()));
     }
 
     fn count(&mut self, reason: &str, net: Option<&str>, size: i64) {
@@ -131,48 +167,57 @@ enum Excess {
     Any,
 }
 
+macro_rules! evict_first {
+    ($condition:literal) => {
+        concat!(
+            "DELETE FROM deliveries WHERE id = (SELECT id FROM deliveries
+                WHERE verdict = 'rejected' AND ",
+            $condition,
+            " ORDER BY known, id LIMIT 1) RETURNING reason, net, size"
+        )
+    };
+}
+
 /// Evicts until the ring is within its bounds: the oldest first, those about tasks we know last.
-pub(super) async fn enforce_bounds(tx: &mut Tx<'_>) -> Result<(), sqlx::Error> {
+pub(super) fn enforce_bounds(tx: &mut Tx<'_>) -> rusqlite::Result<()> {
     while let Some(excess) = tx.ring().excess() {
-        let evict = match &excess {
-            Excess::Net(net) => sqlx::query(
-                "DELETE FROM deliveries WHERE id = (SELECT id FROM deliveries
-                    WHERE verdict = 'rejected' AND net IS NULLIF($1, '') ORDER BY known, id LIMIT 1)
-                 RETURNING reason, net, size",
-            )
-            .bind(net),
-            Excess::Reason(reason) => sqlx::query(
-                "DELETE FROM deliveries WHERE id = (SELECT id FROM deliveries
-                    WHERE verdict = 'rejected' AND reason = $1 ORDER BY known, id LIMIT 1)
-                 RETURNING reason, net, size",
-            )
-            .bind(reason),
-            Excess::Any => sqlx::query(
-                "DELETE FROM deliveries WHERE id = (SELECT id FROM deliveries
-                    WHERE verdict = 'rejected' ORDER BY known, id LIMIT 1)
-                 RETURNING reason, net, size",
-            ),
+        let evicted = match &excess {
+            Excess::Net(net) => evict(tx, evict_first!("net IS NULLIF(?1, '')"), net)?,
+            Excess::Reason(reason) => evict(tx, evict_first!("reason = ?1"), reason)?,
+            Excess::Any => evict(tx, evict_first!("?1 = ''"), "")?,
         };
-        let Some(row) = evict.fetch_optional(&mut *tx.connection).await? else {
+        let Some((reason, net, size)) = evicted else {
             // The accounts are off (a row was removed by hand): count again.
-            *tx.ring() = Ring::load(tx.connection).await?;
-            return Ok(());
+            return tx.recount_ring();
         };
-        let (reason, net): (String, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
         tx.ring()
-            .forget(&reason, net.as_deref().unwrap_or_default(), row.try_get(2)?);
+            .forget(&reason, net.as_deref().unwrap_or_default(), size);
     }
     Ok(())
 }
 
+/// Reason, net and size of a row.
+type Evicted = (String, Option<String>, i64);
+
+fn evict(tx: &Tx<'_>, statement: &str, of: &str) -> rusqlite::Result<Option<Evicted>> {
+    tx.db
+        .prepare_cached(statement)?
+        .query_row(params![of], share_in)
+        .optional()
+}
+
+fn share_in(row: &Row<'_>) -> rusqlite::Result<Evicted> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+}
+
 /// What a rejected delivery costs in the ring.
-pub(super) fn size_of(delivery: &NewDelivery, body_kept: bool) -> i64 {
+fn size_of(delivery: &NewDelivery, body_kept: bool) -> i64 {
     let body = if body_kept { delivery.body.len() } else { 0 };
     ROW_OVERHEAD + i64::try_from(body + delivery.headers.len()).unwrap_or(i64::MAX / 2)
 }
 
 /// The network that shares a quota: /24 of an IPv4 address, /64 of an IPv6 one.
-pub(super) fn net_of(addr: IpAddr) -> String {
+fn net_of(addr: IpAddr) -> String {
     match addr.to_canonical() {
         IpAddr::V4(v4) => {
             let [a, b, c, _] = v4.octets();
@@ -202,16 +247,11 @@ mod tests {
     #[test]
     fn no_net_may_hold_more_than_a_quarter() {
         let mut ring = Ring::default();
-        let row = RejectedRow {
-            reason: "bad_signature",
-            net: Some("192.0.2.0/24".to_owned()),
-            size: 300,
-        };
         for _ in 0..MAX_ROWS / 4 {
-            ring.add(&row);
+            ring.add("bad_signature", Some("192.0.2.0/24"), 300);
         }
         assert!(ring.excess().is_none());
-        ring.add(&row);
+        ring.add("bad_signature", Some("192.0.2.0/24"), 300);
         assert!(matches!(ring.excess(), Some(Excess::Net(_))));
     }
 }

@@ -1,19 +1,17 @@
 //! What a task's outcomes and files make of it: state, media and open conflicts, computed in one place.
 
-use super::record::to_json;
+use rusqlite::params;
+
 use super::writer::Tx;
 
-/// Brings the summaries of tasks up to date after their outcomes or downloads changed, each with a change number of its
-/// own; the first one gets what [`Tx::upcoming_change`] said before.
+/// Brings the summary of a task up to date after its outcomes or downloads changed, under a change number that is what
+/// [`Tx::upcoming_change`] said before.
 ///
 /// The state is that of `(video, 0)` if known, else of the newest outcome.
-pub(super) async fn refresh(tx: &mut Tx<'_>, tasks: &[i64]) -> Result<(), sqlx::Error> {
-    if tasks.is_empty() {
-        return Ok(());
-    }
-    let changes: Vec<(i64, i64)> = tasks.iter().map(|task| (*task, tx.next_change())).collect();
-    sqlx::query(
-        "UPDATE tasks SET updated_at = $2, change_seq = r.value->>1,
+pub(super) fn refresh(tx: &mut Tx<'_>, task: i64) -> rusqlite::Result<()> {
+    let change = tx.next_change();
+    tx.execute(
+        "UPDATE tasks SET updated_at = ?2, change_seq = ?3,
             state = COALESCE((SELECT state FROM outcomes WHERE task = tasks.id
                               ORDER BY kind = 'video' AND idx = 0 DESC, received_at DESC, id DESC LIMIT 1), 'pending'),
             conflicts = (SELECT COALESCE(sum(conflicts), 0) FROM outcomes WHERE task = tasks.id),
@@ -26,11 +24,8 @@ pub(super) async fn refresh(tx: &mut Tx<'_>, tasks: &[i64]) -> Result<(), sqlx::
                     WHEN sum(state = 'failed') = count(*) THEN 'failed'
                     ELSE 'partial' END
                 FROM downloads WHERE task = tasks.id AND state <> 'deleted')
-         FROM jsonb_each($1) r WHERE tasks.id = r.value->>0",
-    )
-    .bind(to_json(&changes))
-    .bind(tx.now)
-    .execute(&mut *tx.connection)
-    .await?;
+         WHERE id = ?1",
+        params![task, tx.now, change],
+    )?;
     Ok(())
 }

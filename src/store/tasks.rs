@@ -1,12 +1,14 @@
-//! Tasks: listed and shown; and the counts of all.
+//! Tasks: found, made, listed and shown; and the counts of all.
 
 use std::collections::BTreeMap;
 
+use rusqlite::{OptionalExtension, params};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::record::{state_from, to_json};
-use super::{Store, StoreError};
+use super::writer::{Tx, next};
+use super::{Store, StoreError, keys};
 use crate::clock::Millis;
 use crate::provider::rules::State;
 
@@ -176,9 +178,16 @@ impl Store {
         task_id: &str,
         source: Option<&str>,
     ) -> Result<Vec<TaskRecord>, StoreError> {
+        let hash = keys::hash_of(task_id);
+        // Before the table: keys move there.
+        let recent = self.keys.recent(hash);
         let rows = sqlx::query(
-            "SELECT * FROM tasks WHERE task_id = $1 AND ($2 IS NULL OR source = $2) ORDER BY source",
+            "SELECT * FROM tasks
+             WHERE id IN (SELECT task FROM task_keys WHERE hash = $1 UNION ALL SELECT value FROM jsonb_each($2))
+                AND task_id = $3 AND ($4 IS NULL OR source = $4) ORDER BY source",
         )
+        .bind(hash)
+        .bind(to_json(&recent))
         .bind(task_id)
         .bind(source)
         .fetch_all(&self.readers)
@@ -226,26 +235,23 @@ impl Store {
         Ok(Page { items, next })
     }
 
-    /// Counts of everything, by counting.
+    /// Counts of everything, as the writer keeps them.
     pub async fn counts(&self) -> Result<Counts, StoreError> {
         let mut counts = Counts::default();
-        for row in sqlx::query("SELECT state, count(*) FROM tasks GROUP BY state")
+        let rows = sqlx::query("SELECT name, value FROM counters")
             .fetch_all(&self.readers)
-            .await?
-        {
-            counts.tasks.insert(row.try_get(0)?, row.try_get(1)?);
-        }
-        let files =
-            sqlx::query("SELECT state, count(*), COALESCE(sum(bytes), 0) FROM downloads GROUP BY state")
-                .fetch_all(&self.readers)
-                .await?;
-        for row in files {
-            let state: String = row.try_get(0)?;
-            if state == "stored" {
-                counts.stored_bytes = row.try_get(2)?;
+            .await?;
+        for row in rows {
+            let (name, value): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
+            match name.split_once('.') {
+                Some((_, _)) if value == 0 => {}
+                Some(("tasks", state)) => drop(counts.tasks.insert(state.to_owned(), value)),
+                Some(("files", state)) => drop(counts.files.insert(state.to_owned(), value)),
+                _ if name == "stored_bytes" => counts.stored_bytes = value,
+                _ => {}
             }
-            counts.files.insert(state, row.try_get(1)?);
         }
+        // Along the queue's index: as much as waits, not as much as is stored.
         counts.oldest_queued_at = sqlx::query("SELECT min(created_at) FROM downloads WHERE state = 'queued'")
             .fetch_one(&self.readers)
             .await?
@@ -287,6 +293,103 @@ impl Store {
         }
         Ok(tasks)
     }
+}
+
+/// A task that has the id in question, in some source.
+#[derive(Debug)]
+pub(super) struct Namesake {
+    pub(super) task: i64,
+    pub(super) source: String,
+}
+
+/// The tasks of that id in all sources; the hash is that of [`keys::hash_of`].
+pub(super) fn namesakes(tx: &Tx<'_>, (hash, task_id): (i64, &str)) -> rusqlite::Result<Vec<Namesake>> {
+    let mut candidates = tx.keys.recent(hash);
+    let mut settled = tx
+        .db
+        .prepare_cached("SELECT task FROM task_keys WHERE hash = ?1")?;
+    let mut rows = settled.query(params![hash])?;
+    while let Some(row) = rows.next()? {
+        candidates.push(row.get(0)?);
+    }
+    let mut namesakes = Vec::new();
+    for task in candidates {
+        let source = tx
+            .db
+            .prepare_cached("SELECT source FROM tasks WHERE id = ?1 AND task_id = ?2")?
+            .query_row(params![task, task_id], |row| row.get(0))
+            .optional()?;
+        namesakes.extend(source.map(|source| Namesake { task, source }));
+    }
+    Ok(namesakes)
+}
+
+/// The task of that id in one source.
+pub(super) fn find(tx: &Tx<'_>, source: &str, task_id: &str) -> rusqlite::Result<Option<i64>> {
+    let namesakes = namesakes(tx, (keys::hash_of(task_id), task_id))?;
+    let same = namesakes.into_iter().find(|namesake| namesake.source == source);
+    Ok(same.map(|namesake| namesake.task))
+}
+
+/// A task that was not known, as its first delivery makes it. The caller has looked for it.
+#[derive(Debug)]
+pub(super) struct NewTask<'d> {
+    pub(super) source: &'d str,
+    pub(super) task_id: &'d str,
+    pub(super) state: State,
+    pub(super) media: &'static str,
+    pub(super) prompt: Option<&'d str>,
+    pub(super) received_at: Millis,
+}
+
+impl NewTask<'_> {
+    pub(super) fn insert(&self, tx: &mut Tx<'_>, hash: i64) -> rusqlite::Result<i64> {
+        let (id, change) = (next(&mut tx.ids.task), tx.next_change());
+        tx.execute(
+            "INSERT INTO tasks (id, source, task_id, state, media, prompt, created_at, received_at, updated_at,
+                                deliveries, conflicts, change_seq)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, 1, 0, ?9)",
+            params![
+                id,
+                self.source,
+                self.task_id,
+                self.state.as_str(),
+                self.media,
+                self.prompt,
+                self.received_at,
+                tx.now,
+                change
+            ],
+        )?;
+        tx.add_key((hash, id));
+        tx.note_inserted(counter_of(self.state));
+        Ok(id)
+    }
+}
+
+/// The counter of tasks in a state.
+pub(super) fn counter_of(state: State) -> &'static str {
+    match state {
+        State::Pending => "tasks.pending",
+        State::Succeeded => "tasks.succeeded",
+        State::Failed => "tasks.failed",
+    }
+}
+
+/// Counts a delivery on a task that is there.
+pub(super) fn count_delivery(
+    tx: &mut Tx<'_>,
+    task: i64,
+    received_at: Millis,
+    prompt: Option<&str>,
+) -> rusqlite::Result<()> {
+    let change = tx.next_change();
+    tx.execute(
+        "UPDATE tasks SET deliveries = deliveries + 1, prompt = COALESCE(prompt, ?2),
+            received_at = COALESCE(received_at, ?3), updated_at = ?4, change_seq = ?5 WHERE id = ?1",
+        params![task, prompt, received_at, tx.now, change],
+    )?;
+    Ok(())
 }
 
 fn task_record(row: &SqliteRow) -> Result<TaskRecord, sqlx::Error> {

@@ -1,10 +1,12 @@
 //! The one writer: drains a bounded queue and commits whatever has gathered in one transaction (group commit).
+//!
+//! It is a thread of its own that talks to SQLite directly: a statement costs it a microsecond or two, where handing each
+//! to another thread and back costs ten.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::sqlite::SqliteConnection;
-use sqlx::{Executor, Row};
+use rusqlite::{Connection, Params, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::accept::{self, Accepted};
@@ -12,15 +14,20 @@ use super::claim;
 use super::deletion::{self, Deletion};
 use super::downloads::{self, ClaimedDownload, Lease, Settled, Settlement};
 use super::expect::{self, Expectation};
+use super::keys::{Key, Keys};
 use super::record::{self, NewDelivery, Recorded};
-use super::rejected::Ring;
+use super::rejected::{self, Ring};
 use super::{Signals, StoreError};
-use crate::clock::{Clock, Millis};
+use crate::clock::{Clock, Millis, millis};
 
 /// How many commands may wait; past that, callbacks are answered 503 at once rather than late.
 const QUEUE_LENGTH: usize = 1024;
 /// Most commands in one transaction: keeps the wait of the first of them short.
 const MAX_BATCH: usize = 256;
+/// Prepared statements kept: more than there are.
+const STATEMENTS: usize = 128;
+/// How often expired bindings are looked for.
+const PURGE_EVERY: Duration = Duration::from_secs(5);
 
 /// What the writer can be asked for.
 #[derive(Debug)]
@@ -91,64 +98,95 @@ impl Queue {
 }
 
 /// The last row id given out of each table. Gaps after a rollback are harmless. Ids of deliveries are public, so that
-/// theirs is kept in a counter: none is given out again after its row was removed.
+/// theirs is kept in a counter: none is given out again after its row was removed. Those of tasks never fall below what
+/// `task_keys` holds.
 #[derive(Debug)]
 pub(super) struct Ids {
     pub(super) task: i64,
     pub(super) outcome: i64,
     pub(super) download: i64,
     pub(super) delivery: i64,
-    pub(super) body: i64,
 }
 
 impl Ids {
-    async fn load(connection: &mut SqliteConnection) -> Result<Self, sqlx::Error> {
-        let row = sqlx::query(
-            "SELECT (SELECT COALESCE(max(id), 0) FROM tasks), (SELECT COALESCE(max(id), 0) FROM outcomes),
-                    (SELECT COALESCE(max(id), 0) FROM downloads), (SELECT value FROM counters WHERE name = 'delivery'),
-                    (SELECT COALESCE(max(id), 0) FROM bodies)",
+    fn load(db: &Connection) -> rusqlite::Result<Self> {
+        db.query_row(
+            "SELECT max(COALESCE((SELECT max(id) FROM tasks), 0), (SELECT value FROM counters WHERE name = 'keyed')),
+                    (SELECT value FROM counters WHERE name = 'outcome'), COALESCE((SELECT max(id) FROM downloads), 0),
+                    (SELECT value FROM counters WHERE name = 'delivery')",
+            [],
+            |row| {
+                Ok(Self {
+                    task: row.get(0)?,
+                    outcome: row.get(1)?,
+                    download: row.get(2)?,
+                    delivery: row.get(3)?,
+                })
+            },
         )
-        .fetch_one(connection)
-        .await?;
-        Ok(Self {
-            task: row.try_get(0)?,
-            outcome: row.try_get(1)?,
-            download: row.try_get(2)?,
-            delivery: row.try_get(3)?,
-            body: row.try_get(4)?,
-        })
     }
 }
 
 /// Gives out the next value of a counter.
 pub(super) fn next(counter: &mut i64) -> i64 {
-    *counter += 1;
+    *counter = counter.checked_add(1).expect("ids are never used up");
     *counter
+}
+
+/// What a transaction leaves to be done once it is known how it ended.
+#[derive(Debug, Default)]
+struct Aftermath {
+    changed: bool,
+    downloads_queued: bool,
+    ring_changed: bool,
+    /// Keys of tasks that it made.
+    added: Vec<Key>,
+    /// Keys that it wrote into the table or removed from it.
+    settled: Vec<Key>,
+}
+
+/// Rows inserted, by the counter that counts them: one update of each for the whole transaction.
+#[derive(Debug, Default)]
+struct Tally(Vec<(&'static str, i64)>);
+
+impl Tally {
+    fn add(&mut self, counter: &'static str) {
+        match self.0.iter_mut().find(|(name, _)| *name == counter) {
+            Some((_, count)) => *count += 1,
+            None => self.0.push((counter, 1)),
+        }
+    }
 }
 
 /// What the commands of one transaction share.
 #[derive(Debug)]
 pub(super) struct Tx<'w> {
-    pub(super) connection: &'w mut SqliteConnection,
+    pub(super) db: &'w Connection,
     pub(super) ids: &'w mut Ids,
+    pub(super) keys: &'w Keys,
     ring: &'w mut Ring,
     pub(super) now: Millis,
     change_seq: &'w mut i64,
-    changed: bool,
-    downloads_queued: bool,
-    ring_changed: bool,
+    tally: Tally,
+    purges: bool,
+    after: Aftermath,
 }
 
 impl Tx<'_> {
+    /// Runs a statement that is prepared once; how many rows it changed.
+    pub(super) fn execute(&self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
+        self.db.prepare_cached(sql)?.execute(params)
+    }
+
     /// The ring of rejected deliveries, about to change with the transaction.
     pub(super) fn ring(&mut self) -> &mut Ring {
-        self.ring_changed = true;
+        self.after.ring_changed = true;
         self.ring
     }
 
     /// A new change number, for a task that changed.
     pub(super) fn next_change(&mut self) -> i64 {
-        self.changed = true;
+        self.after.changed = true;
         next(self.change_seq)
     }
 
@@ -160,208 +198,239 @@ impl Tx<'_> {
 
     /// Notes that a download became claimable: the workers are woken after the commit.
     pub(super) fn note_queued(&mut self) {
-        self.downloads_queued = true;
+        self.after.downloads_queued = true;
+    }
+
+    /// Notes a row that was inserted, by the name of its counter: `tasks.` or `files.` with the state. Changes of state
+    /// and deletions are counted by triggers.
+    pub(super) fn note_inserted(&mut self, counter: &'static str) {
+        self.tally.add(counter);
+    }
+
+    /// Makes a task findable by its id.
+    pub(super) fn add_key(&mut self, key: Key) {
+        self.keys.add(key);
+        self.after.added.push(key);
+    }
+
+    /// Removes the key of a task that is deleted.
+    pub(super) fn remove_key(&mut self, (hash, task): Key) -> rusqlite::Result<()> {
+        self.execute(
+            "DELETE FROM task_keys WHERE hash = ?1 AND task = ?2",
+            params![hash, task],
+        )?;
+        self.after.settled.push((hash, task));
+        Ok(())
+    }
+
+    /// The ring's accounts counted anew from its rows.
+    pub(super) fn recount_ring(&mut self) -> rusqlite::Result<()> {
+        *self.ring() = Ring::load(self.db)?;
+        Ok(())
     }
 }
 
-/// The task that owns the write connection.
+/// The thread that owns the write connection.
 #[derive(Debug)]
 pub(super) struct Writer {
-    connection: SqliteConnection,
+    db: Connection,
     signals: Arc<Signals>,
     clock: Clock,
+    keys: Arc<Keys>,
     ids: Ids,
     change_seq: i64,
     ring: Ring,
+    /// When expired bindings are removed next.
+    purge_at: Millis,
 }
 
 impl Writer {
-    pub(super) async fn start(
-        mut connection: SqliteConnection,
-        signals: Arc<Signals>,
-        clock: Clock,
-    ) -> Result<Self, sqlx::Error> {
-        let ids = Ids::load(&mut connection).await?;
-        let ring = Ring::load(&mut connection).await?;
-        let change_seq = sqlx::query("SELECT value FROM counters WHERE name = 'change_seq'")
-            .fetch_one(&mut connection)
-            .await?
-            .try_get(0)?;
+    /// Takes over the write connection of a migrated database.
+    pub(super) fn new(mut db: Connection, signals: Arc<Signals>, clock: Clock) -> rusqlite::Result<Self> {
+        db.set_prepared_statement_cache_capacity(STATEMENTS);
+        let keys = Arc::new(Keys::load(&mut db)?);
+        let ids = Ids::load(&db)?;
+        let ring = Ring::load(&db)?;
+        let change_seq = db.query_row(
+            "SELECT value FROM counters WHERE name = 'change_seq'",
+            [],
+            |row| row.get(0),
+        )?;
         signals.changes.send_replace(change_seq);
         Ok(Self {
-            connection,
+            db,
             signals,
             clock,
+            keys,
             ids,
             change_seq,
             ring,
+            purge_at: 0,
         })
     }
 
-    /// Serves until every sender is gone.
-    pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+    /// The keys that readers have to look among too.
+    pub(super) fn keys(&self) -> Arc<Keys> {
+        self.keys.clone()
+    }
+
+    /// Serves until every sender is gone. Blocks: for a thread of its own.
+    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut batch = Vec::with_capacity(MAX_BATCH);
-        while jobs.recv_many(&mut batch, MAX_BATCH).await > 0 {
-            self.serve(std::mem::take(&mut batch)).await;
+        while jobs.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
+            self.serve(&mut batch);
         }
-        // An orderly close checkpoints the write-ahead log into the database.
-        if let Err(error) = sqlx::Connection::close(self.connection).await {
+        // What was learnt about the tables serves the next start; an orderly close checkpoints the write-ahead log.
+        let optimized = self.db.execute_batch("PRAGMA optimize");
+        if let Err(error) = optimized.and_then(|()| self.db.close().map_err(|(_, error)| error)) {
             tracing::warn!(%error, "the database did not close cleanly; nothing committed is lost");
         }
     }
 
     /// Commits a batch as one; if a command of it was at fault, each alone, so that only the offender gets the error.
-    async fn serve(&mut self, batch: Vec<Job>) {
-        let together: Vec<&Command> = batch.iter().map(|job| &job.command).collect();
-        match self.transaction(&together).await {
+    fn serve(&mut self, batch: &mut Vec<Job>) {
+        match self.transaction(batch) {
             Ok(replies) => {
-                for (job, reply) in batch.into_iter().zip(replies) {
+                for (job, reply) in batch.drain(..).zip(replies) {
                     // Nobody waits any more if the client went away; the commit stands.
                     let _ = job.reply.send(Ok(reply));
                 }
             }
             Err(error) if batch.len() == 1 || is_everyones(&error) => {
-                for job in batch {
+                let error = StoreError::from(error);
+                for job in batch.drain(..) {
                     let _ = job.reply.send(Err(error.clone()));
                 }
             }
             Err(_) => {
-                for job in batch {
-                    let alone = self.transaction(&[&job.command]).await;
-                    let _ = job
-                        .reply
-                        .send(alone.and_then(|mut replies| replies.pop().ok_or(StoreError::Closed)));
+                for job in batch.drain(..) {
+                    let job = [job];
+                    let alone = self.transaction(&job);
+                    let [Job { reply, .. }] = job;
+                    let _ = reply.send(match alone {
+                        Ok(mut replies) => replies.pop().ok_or(StoreError::Closed),
+                        Err(error) => Err(error.into()),
+                    });
                 }
             }
         }
     }
 
-    async fn transaction(&mut self, commands: &[&Command]) -> Result<Vec<Reply>, StoreError> {
+    fn transaction(&mut self, jobs: &[Job]) -> rusqlite::Result<Vec<Reply>> {
+        let seq_before = self.change_seq;
+        let now = self.clock.now();
+        let purges = now >= self.purge_at || now < self.purge_at.saturating_sub(millis(PURGE_EVERY));
+        if purges {
+            self.purge_at = now.saturating_add(millis(PURGE_EVERY));
+        }
         let mut tx = Tx {
-            connection: &mut self.connection,
+            db: &self.db,
             ids: &mut self.ids,
+            keys: &self.keys,
             ring: &mut self.ring,
-            now: self.clock.now(),
+            now,
             change_seq: &mut self.change_seq,
-            changed: false,
-            downloads_queued: false,
-            ring_changed: false,
+            tally: Tally::default(),
+            purges,
+            after: Aftermath::default(),
         };
-        let seq_before = *tx.change_seq;
-        let outcome = attempt(&mut tx, commands).await;
-        let Tx {
-            changed,
-            downloads_queued,
-            ring_changed,
-            ..
-        } = tx;
-        match outcome {
-            Ok(replies) => {
-                if changed {
-                    self.signals.changes.send_replace(self.change_seq);
-                }
-                if downloads_queued {
-                    self.signals.downloads.notify_one();
-                }
-                Ok(replies)
+        let outcome = attempt(&mut tx, jobs);
+        let after = tx.after;
+        if outcome.is_ok() {
+            self.keys.forget(&after.settled);
+            if after.changed {
+                self.signals.changes.send_replace(self.change_seq);
             }
-            Err(error) => {
-                // After a failed BEGIN there is nothing to roll back, and saying so is no news.
-                let _ = self.connection.execute("ROLLBACK").await;
-                self.change_seq = seq_before;
-                if ring_changed && let Ok(ring) = Ring::load(&mut self.connection).await {
-                    self.ring = ring;
-                }
-                Err(error.into())
+            if after.downloads_queued {
+                self.signals.downloads.notify_one();
+            }
+        } else {
+            // After a failed BEGIN there is nothing to roll back, and saying so is no news.
+            let _ = self.db.execute_batch("ROLLBACK");
+            self.keys.forget(&after.added);
+            self.change_seq = seq_before;
+            if after.ring_changed
+                && let Ok(ring) = Ring::load(&self.db)
+            {
+                self.ring = ring;
             }
         }
+        outcome
     }
 }
 
 /// From BEGIN to COMMIT.
-async fn attempt(tx: &mut Tx<'_>, commands: &[&Command]) -> Result<Vec<Reply>, sqlx::Error> {
+fn attempt(tx: &mut Tx<'_>, jobs: &[Job]) -> rusqlite::Result<Vec<Reply>> {
     let delivery_before = tx.ids.delivery;
-    tx.connection.execute("BEGIN IMMEDIATE").await?;
-    let replies = apply(tx, commands).await?;
-    if tx.changed || tx.ids.delivery != delivery_before {
-        sqlx::query(
-            "UPDATE counters SET value = CASE name WHEN 'change_seq' THEN $1 WHEN 'delivery' THEN $2 END",
-        )
-        .bind(*tx.change_seq)
-        .bind(tx.ids.delivery)
-        .execute(&mut *tx.connection)
-        .await?;
+    tx.execute("BEGIN IMMEDIATE", [])?;
+    let mut replies = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        replies.push(apply(tx, &job.command)?);
     }
-    tx.connection.execute("COMMIT").await?;
+    if tx.after.ring_changed {
+        rejected::enforce_bounds(tx)?;
+    }
+    if tx.purges {
+        record::purge_bindings(tx)?;
+    }
+    let slice = tx.keys.due(tx.after.added.len());
+    slice.write(tx.db)?;
+    tx.after.settled.extend_from_slice(slice.keys());
+    if tx.after.changed || tx.ids.delivery != delivery_before {
+        add_to_counters(tx)?;
+    }
+    tx.execute("COMMIT", [])?;
     Ok(replies)
+}
+
+fn add_to_counters(tx: &Tx<'_>) -> rusqlite::Result<()> {
+    let mut set = tx
+        .db
+        .prepare_cached("UPDATE counters SET value = ?2 WHERE name = ?1")?;
+    set.execute(params!["change_seq", *tx.change_seq])?;
+    set.execute(params!["outcome", tx.ids.outcome])?;
+    set.execute(params!["delivery", tx.ids.delivery])?;
+    let mut add = tx
+        .db
+        .prepare_cached("UPDATE counters SET value = value + ?2 WHERE name = ?1")?;
+    for (counter, count) in &tx.tally.0 {
+        add.execute(params![counter, count])?;
+    }
+    Ok(())
 }
 
 /// Whether an error is about the database as a whole (disk full, locked, not writable), so that trying each command of
-/// the batch alone would only fail as often.
-fn is_everyones(error: &StoreError) -> bool {
+/// the batch alone would only fail as often. A row that cannot be read is the fault of the one command that met it.
+fn is_everyones(error: &rusqlite::Error) -> bool {
     // SQLITE_BUSY, _READONLY, _IOERR, _CORRUPT, _FULL, _CANTOPEN, _NOTADB; extended codes add higher bits.
     const EVERYONES: [i32; 7] = [5, 8, 10, 11, 13, 14, 26];
-    let StoreError::Database(error) = error else {
-        return true;
-    };
-    // A row that cannot be read is the fault of the one command that met it.
-    if matches!(
-        **error,
-        sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound
-    ) {
-        return false;
+    match error {
+        rusqlite::Error::SqliteFailure(error, _) => EVERYONES.contains(&(error.extended_code & 0xff)),
+        _ => false,
     }
-    let code = error
-        .as_database_error()
-        .and_then(|error| error.code()?.parse::<i32>().ok());
-    code.is_none_or(|code| EVERYONES.contains(&(code & 0xff)))
 }
 
-/// Carries out the commands: all deliveries as one, the others one by one, answers in the order of the commands.
-async fn apply(tx: &mut Tx<'_>, commands: &[&Command]) -> Result<Vec<Reply>, sqlx::Error> {
-    let deliveries: Vec<&NewDelivery> = commands
-        .iter()
-        .filter_map(|command| match command {
-            Command::Record(delivery) => Some(&**delivery),
-            _ => None,
-        })
-        .collect();
-    let mut recorded = record::record(tx, &deliveries).await?.into_iter();
-    let mut replies = Vec::with_capacity(commands.len());
-    for command in commands {
-        replies.push(match command {
-            Command::Record(_) => Reply::Recorded(recorded.next().expect("one answer for each delivery")),
-            other => apply_one(tx, other).await?,
-        });
-    }
-    Ok(replies)
-}
-
-async fn apply_one(tx: &mut Tx<'_>, command: &Command) -> Result<Reply, sqlx::Error> {
+fn apply(tx: &mut Tx<'_>, command: &Command) -> rusqlite::Result<Reply> {
     Ok(match command {
-        Command::Record(_) => unreachable!("deliveries are recorded together"),
+        Command::Record(delivery) => Reply::Recorded(record::record(tx, delivery)?),
         Command::Expect(expected) => Reply::Expected {
-            created: expect::expect(tx, expected).await?,
+            created: expect::expect(tx, expected)?,
         },
         Command::Claim { lease_for, per_host } => {
-            Reply::Claimed(claim::claim(tx, *lease_for, *per_host).await?.map(Box::new))
+            Reply::Claimed(claim::claim(tx, *lease_for, *per_host)?.map(Box::new))
         }
-        Command::Renew { lease, lease_for } => {
-            Reply::Renewed(downloads::renew(tx, *lease, *lease_for).await?)
-        }
-        Command::Settle { lease, settlement } => {
-            Reply::Settled(downloads::settle(tx, *lease, settlement).await?)
-        }
+        Command::Renew { lease, lease_for } => Reply::Renewed(downloads::renew(tx, *lease, *lease_for)?),
+        Command::Settle { lease, settlement } => Reply::Settled(downloads::settle(tx, *lease, settlement)?),
         Command::ReleaseAll => {
-            downloads::release_all(tx).await?;
+            downloads::release_all(tx)?;
             Reply::Done
         }
-        Command::RetryTask { task } => Reply::Queued(downloads::retry_task(tx, *task).await?),
-        Command::DeleteTask { task } => Reply::Deleted(deletion::delete(tx, *task).await?),
+        Command::RetryTask { task } => Reply::Queued(downloads::retry_task(tx, *task)?),
+        Command::DeleteTask { task } => Reply::Deleted(deletion::delete(tx, *task)?),
         Command::ForgetDoomed { source, task_id } => {
-            deletion::forget_doomed(tx, source, task_id).await?;
+            deletion::forget_doomed(tx, source, task_id)?;
             Reply::Done
         }
-        Command::Accept { delivery } => Reply::Accepted(accept::accept(tx, *delivery).await?),
+        Command::Accept { delivery } => Reply::Accepted(accept::accept(tx, *delivery)?),
     })
 }

@@ -10,4 +10,6 @@ mod files;
 mod queries;
 mod refusals;
 mod replay;
+#[path = "../soundness/mod.rs"]
+mod soundness;
 mod support;

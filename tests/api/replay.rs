@@ -112,13 +112,28 @@ async fn a_signature_is_bound_to_its_first_use_for_as_long_as_it_would_be_accept
     clock.advance(Duration::from_millis(1));
     let late = server.callback(&changed).signed_at(KEY, NOW).send().await;
     assert_eq!(late.problem().1, "stale");
-    clock.advance(Duration::from_hours(1));
-    server.callback(&failure("t2")).signed(KEY).send().await.taken();
-    assert_eq!(
-        server.number("SELECT count(*) FROM bindings").await,
-        1,
-        "what is void is forgotten"
-    );
     server.wait_settled("t1").await;
     assert_eq!(cdn.hits("/forged.mp4"), 0);
+}
+
+#[tokio::test]
+async fn the_binding_of_a_deleted_task_is_kept_until_it_is_void() {
+    let clock = Clock::manual(NOW * 1000);
+    let server = two_sources_at(&clock).await;
+    server
+        .callback(&failure("t1"))
+        .signed_at(KEY, NOW)
+        .send()
+        .await
+        .taken();
+    let bindings = "SELECT count(*) FROM bindings";
+    assert_eq!(server.number(bindings).await, 0, "the delivery says it");
+    server.delete("/v1/tasks/t1").await;
+    assert_eq!(server.number(bindings).await, 1);
+    clock.advance(Duration::from_mins(65));
+    server.callback(&failure("t2")).signed(KEY).send().await.taken();
+    assert_eq!(server.number(bindings).await, 1, "clocks are set");
+    clock.advance(Duration::from_mins(1));
+    server.callback(&failure("t3")).signed(KEY).send().await.taken();
+    assert_eq!(server.number(bindings).await, 0, "what is void is forgotten");
 }

@@ -9,6 +9,8 @@ mod load;
 mod random;
 mod remains;
 mod server;
+#[path = "../soundness/mod.rs"]
+mod soundness;
 #[path = "../wire/mod.rs"]
 mod wire;
 

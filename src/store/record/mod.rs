@@ -1,6 +1,4 @@
-//! Recording deliveries: one batch, one look at what is known, a decision each, few large statements.
-//!
-//! `known` is the look, `judge` the decisions, `rows` the statements.
+//! Recording deliveries: look up what is known, let the rules decide, write the rows.
 
 use std::net::IpAddr;
 
@@ -14,11 +12,13 @@ use crate::clock::Millis;
 use crate::provider::rules::{Authority, State, Verdict};
 use crate::provider::{Event, Kind, TaskId};
 
-mod judge;
-mod known;
-mod rows;
+mod binding;
+mod outcome;
+mod row;
+mod verified;
 
-use known::Known;
+pub(super) use binding::{keep as keep_bindings, purge as purge_bindings};
+pub(super) use row::{Body, DeliveryRow, RingShare};
 
 pub use super::rejected::MAX_KEPT_BODY;
 
@@ -142,33 +142,12 @@ impl Store {
     }
 }
 
-/// Records a batch inside the writer's transaction; the answers are in the order of the deliveries.
-pub(super) async fn record(
-    tx: &mut Tx<'_>,
-    deliveries: &[&NewDelivery],
-) -> Result<Vec<Recorded>, sqlx::Error> {
-    if deliveries.is_empty() {
-        return Ok(Vec::new());
+/// Records one delivery inside the writer's transaction, in the light of those before it.
+pub(super) fn record(tx: &mut Tx<'_>, delivery: &NewDelivery) -> rusqlite::Result<Recorded> {
+    match &delivery.content {
+        Content::Verified(verified) => verified::record(tx, delivery, verified),
+        Content::Rejected { reason, task_id } => rejected::record(tx, delivery, reason, task_id.as_ref()),
     }
-    let mut known = Known::default();
-    known.load(tx, &known::slots(deliveries)).await?;
-    let elsewhere = known.bound_elsewhere(deliveries);
-    if !elsewhere.is_empty() {
-        known.load(tx, &elsewhere).await?;
-    }
-    let recorded: Vec<Recorded> = deliveries
-        .iter()
-        .enumerate()
-        .map(|(at, delivery)| known.judge(tx, at, delivery))
-        .collect();
-    known.write(tx, deliveries).await?;
-    if recorded
-        .iter()
-        .any(|recorded| recorded.verdict == Verdict::Rejected)
-    {
-        rejected::enforce_bounds(tx).await?;
-    }
-    Ok(recorded)
 }
 
 /// Reads a state as [`State::as_str`] wrote it.

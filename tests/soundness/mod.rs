@@ -1,0 +1,52 @@
+//! What must hold of a database however the server ended: each a claim of what is wrong, and a query that counts it.
+
+pub(crate) const WRONGS: [(&str, &str); 9] = [
+    (
+        "downloads, outcomes or deliveries belong to a task that is not there",
+        "SELECT (SELECT count(*) FROM downloads WHERE task IS NOT NULL AND task NOT IN (SELECT id FROM tasks))
+              + (SELECT count(*) FROM outcomes WHERE task IS NOT NULL AND task NOT IN (SELECT id FROM tasks))
+              + (SELECT count(*) FROM deliveries WHERE task IS NOT NULL AND task NOT IN (SELECT id FROM tasks))",
+    ),
+    (
+        "task ids stand twice",
+        "SELECT count(*) - count(DISTINCT source || ' ' || task_id) FROM tasks",
+    ),
+    (
+        "tasks cannot be found by their id",
+        "SELECT count(*) FROM tasks WHERE id <= (SELECT value FROM counters WHERE name = 'keyed')
+            AND id NOT IN (SELECT task FROM task_keys)",
+    ),
+    (
+        "keys lead to no task",
+        "SELECT count(*) FROM task_keys WHERE task NOT IN (SELECT id FROM tasks)",
+    ),
+    (
+        "deliveries share a body that is not there",
+        "SELECT count(*) FROM deliveries d WHERE body_of IS NOT NULL
+            AND NOT EXISTS (SELECT 1 FROM deliveries o WHERE o.id = d.body_of AND o.task = d.task
+                            AND o.body IS NOT NULL AND o.body_sha256 = d.body_sha256)",
+    ),
+    (
+        "counters of tasks are off",
+        "SELECT count(*) FROM counters WHERE counters.name LIKE 'tasks.%'
+            AND value <> (SELECT count(*) FROM tasks WHERE 'tasks.' || state = counters.name)",
+    ),
+    (
+        "counters of files are off",
+        "SELECT count(*) FROM counters WHERE counters.name LIKE 'files.%'
+            AND value <> (SELECT count(*) FROM downloads WHERE 'files.' || state = counters.name)",
+    ),
+    (
+        "bytes are counted wrongly",
+        "SELECT value - (SELECT COALESCE(sum(bytes), 0) FROM downloads WHERE state = 'stored')
+         FROM counters WHERE name = 'stored_bytes'",
+    ),
+    (
+        "tasks have a media summary that is not that of their files",
+        "SELECT count(*) FROM tasks t WHERE media <> (SELECT CASE
+            WHEN count(*) = 0 THEN 'none' WHEN sum(state = 'downloading') > 0 THEN 'downloading'
+            WHEN sum(state IN ('queued', 'held', 'needs_url')) > 0 THEN 'queued'
+            WHEN sum(state = 'stored') = count(*) THEN 'stored' WHEN sum(state = 'failed') = count(*) THEN 'failed'
+            ELSE 'partial' END FROM downloads WHERE task = t.id AND state <> 'deleted')",
+    ),
+];
