@@ -15,7 +15,6 @@ use reelhook::store::record::{Binding, Content, NewDelivery, Recorded, Verified,
 use reelhook::store::tasks::{TaskFilter, TaskRecord};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
 
 struct Bench {
     store: Store,
