@@ -2,6 +2,7 @@
 
 use std::io;
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
@@ -98,6 +99,27 @@ fn filter(level: &str) -> Result<EnvFilter, BadFilter> {
         .map_err(|error| bad(Some(error.to_string())))
 }
 
+/// Lets one line a minute be said and counts the others: for what outsiders can cause at any rate.
+#[derive(Debug, Default)]
+pub struct Sparse {
+    said: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Sparse {
+    const PAUSE: Duration = Duration::from_mins(1);
+
+    /// Whether to say it now; if so, how often it went unsaid since the last time.
+    pub fn say(&mut self, now: Instant) -> Option<u64> {
+        if self.said.is_some_and(|said| now < said + Self::PAUSE) {
+            self.unsaid += 1;
+            return None;
+        }
+        self.said = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,5 +148,13 @@ mod tests {
     fn starting_twice_is_harmless() {
         assert_eq!(init(Format::Json, "warn"), Ok(()));
         assert_eq!(init(Format::Text, "info"), Ok(()));
+    }
+
+    #[test]
+    fn one_line_a_minute_is_said_and_the_others_are_counted() {
+        let (mut sparse, start) = (Sparse::default(), Instant::now());
+        let mut say = |seconds| sparse.say(start + Duration::from_secs(seconds));
+        assert_eq!([say(0), say(1), say(59)], [Some(0), None, None]);
+        assert_eq!([say(60), say(61), say(200)], [Some(2), None, Some(1)]);
     }
 }

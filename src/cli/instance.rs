@@ -4,14 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
 use url::Url;
 
 use crate::clock::Clock;
 use crate::config::{Config, Live, Source, SourceName};
 use crate::download::{AllowedHosts, Downloader, Settings as DownloadSettings};
 use crate::egress::{EgressPolicy, GuardedClient};
-use crate::http::{self, App, Limits, Parts};
+use crate::http::{self, App, Limits, Parts, Transport};
 use crate::ingest::Ingest;
 use crate::retry::Backoff;
 use crate::shutdown::Tasks;
@@ -47,7 +46,7 @@ impl Instance {
         let (tasks, writer) = (Tasks::new(), Tasks::new());
         let store = Store::open(&data.database(), clock.clone(), &writer).await?;
         tidy_up(&store, &storage).await?;
-        let listener = TcpListener::bind(config.listen).await.with_context(|| {
+        let listener = http::listen(config.listen).with_context(|| {
             format!(
                 "cannot listen on {}; stop what uses the port, or set another `listen`",
                 config.listen
@@ -84,6 +83,7 @@ impl Instance {
         };
         tasks.spawn(http::serve(
             listener,
+            Transport::Plain,
             http::router(app.clone()),
             limits,
             tasks.clone(),

@@ -30,7 +30,7 @@ mod redact;
 mod tasks;
 mod views;
 
-pub use listener::{Limits, serve};
+pub use listener::{Limits, Transport, listen, serve};
 
 use problem::Problem;
 use redact::Redactor;

@@ -1,28 +1,42 @@
 //! The accept loop: `axum::serve` installs no timer, which leaves hyper's header time-out without effect.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::{Extension, Router};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use axum::Router;
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
 
 use crate::shutdown::Tasks;
 
-/// Headers a request may have; more are answered 431.
-const MAX_HEADERS: usize = 64;
+mod connection;
+mod handshake;
+
+use connection::Connection;
+use handshake::Failures;
+
+/// Connections that may wait to be accepted, as far as the system's own bound (`net.core.somaxconn`) allows.
+const BACKLOG: u32 = 1024;
 /// How long the loop rests when the system cannot give it another connection (no descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a listener speaks.
+#[derive(Clone)]
+pub enum Transport {
+    /// HTTP/1.1 without encryption.
+    Plain,
+    /// TLS; HTTP/2 with peers that agree on `h2` by ALPN, HTTP/1.1 with all others.
+    Tls(TlsAcceptor),
+}
 
 /// What a peer may take of us.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// How long the head of a request may take, and how long a connection may idle between requests.
+    /// How long the head of a request or a TLS handshake may take, and how long a connection may idle between requests.
     pub header_timeout: Duration,
     /// Connections open at one time; further ones wait in the backlog.
     pub max_connections: usize,
@@ -32,9 +46,28 @@ pub struct Limits {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer(pub(super) SocketAddr);
 
+/// Listens, with a backlog that outlasts a burst. Must be called within a runtime.
+pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match addr {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // A restart may bind while connections of its predecessor linger.
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
 /// Accepts and serves connections until the soft stop, then lets what is in flight finish until the hard stop.
-pub async fn serve(listener: TcpListener, router: Router, limits: Limits, tasks: Tasks) {
+pub async fn serve(
+    listener: TcpListener,
+    transport: Transport,
+    router: Router,
+    limits: Limits,
+    tasks: Tasks,
+) {
     let graceful = GracefulShutdown::new();
+    let failures = Arc::new(Failures::default());
     let room = Arc::new(Semaphore::new(limits.max_connections));
     loop {
         let accepted = tokio::select! {
@@ -43,13 +76,19 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, tasks:
         };
         match accepted {
             Ok((stream, peer, permit)) => {
-                let connection = connection(stream, router.clone().layer(Extension(Peer(peer))), limits);
-                let connection = graceful.watch(connection);
+                let connection = Connection {
+                    peer: Peer(peer),
+                    router: router.clone(),
+                    limits,
+                    tasks: tasks.clone(),
+                    watcher: graceful.watcher(),
+                    failures: failures.clone(),
+                };
+                let served = connection.serve(stream, transport.clone());
                 let hard_stop = tasks.clone();
                 tasks.spawn(async move {
                     tokio::select! {
-                        // A peer that breaks off is its own affair: what it sent whole was handled.
-                        _ = connection => {}
+                        () = served => {}
                         () = hard_stop.stopping() => {}
                     }
                     drop(permit);
@@ -71,7 +110,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, tasks:
 async fn accept(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let permit = room
         .clone()
         .acquire_owned()
@@ -83,14 +122,5 @@ async fn accept(
     Ok((stream, peer, permit))
 }
 
-fn connection(
-    stream: TcpStream,
-    router: Router,
-    limits: Limits,
-) -> http1::Connection<TokioIo<TcpStream>, TowerToHyperService<Router>> {
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
-}
+#[cfg(test)]
+mod tests;
