@@ -77,15 +77,11 @@ impl Instance {
             tasks: tasks.clone(),
             settings: http_settings(config),
         });
-        let limits = Limits {
-            header_timeout: config.ingest.header_timeout,
-            max_connections: config.ingest.max_connections,
-        };
         tasks.spawn(http::serve(
             listener,
             Transport::Plain,
             http::router(app.clone()),
-            limits,
+            limits(config),
             tasks.clone(),
         ));
         tasks.spawn(downloader.run());
@@ -200,6 +196,16 @@ fn allowed_hosts(config: &Config) -> AllowedHosts {
     config.sources.iter().map(of).collect()
 }
 
+fn limits(config: &Config) -> Limits {
+    Limits {
+        header_timeout: config.ingest.header_timeout,
+        write_timeout: config.ingest.write_timeout,
+        max_connections: config.ingest.max_connections,
+        max_connections_per_address: config.ingest.max_connections_per_address,
+        trusted_proxies: config.trusted_proxies.clone(),
+    }
+}
+
 fn http_settings(config: &Config) -> http::Settings {
     http::Settings {
         api_tokens: config.api.tokens.clone(),
@@ -208,6 +214,7 @@ fn http_settings(config: &Config) -> http::Settings {
         max_body: config.ingest.max_body,
         max_inflight: config.ingest.max_inflight,
         body_timeout: config.ingest.body_timeout,
+        max_connections_per_address: config.ingest.max_connections_per_address,
         sample: config.is_configless(),
     }
 }

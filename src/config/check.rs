@@ -215,6 +215,7 @@ impl Checks<'_> {
         let ingest = &self.config.ingest;
         self.above_zero("ingest.body_timeout", ingest.body_timeout);
         self.above_zero("ingest.header_timeout", ingest.header_timeout);
+        self.above_zero("ingest.write_timeout", ingest.write_timeout);
         if ingest.max_body == 0 {
             self.refuse("ingest.max_body", "must be more than 0");
         }

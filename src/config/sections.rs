@@ -107,12 +107,20 @@ pub struct Ingest {
     /// How long a body may take to arrive; then 408.
     #[serde(with = "values::duration")]
     pub body_timeout: Duration,
-    /// How long the head of a request may take to arrive; then the connection is closed.
+    /// How long the head of a request or a TLS handshake may take, and how long a connection may idle between requests;
+    /// then it is closed.
     #[serde(with = "values::duration")]
     pub header_timeout: Duration,
-    /// Connections open at one time; further ones wait to be accepted.
+    /// How long a peer may take nothing of an answer; then the connection is closed.
+    #[serde(with = "values::duration")]
+    pub write_timeout: Duration,
+    /// Connections open at one time. For further ones those are closed that have kept us waiting longest.
     #[serde(deserialize_with = "values::count")]
     pub max_connections: usize,
+    /// Connections, or requests that proxies are still bringing, of one address; for further ones its own oldest of those
+    /// that keep us waiting are closed.
+    #[serde(deserialize_with = "values::count")]
+    pub max_connections_per_address: usize,
 }
 
 impl Default for Ingest {
@@ -122,7 +130,9 @@ impl Default for Ingest {
             max_inflight: 64 << 20,
             body_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(30),
             max_connections: 4096,
+            max_connections_per_address: 256,
         }
     }
 }

@@ -27,13 +27,13 @@ const FORWARDING: [&str; 6] = [
 /// Lets a request through if it may use the API.
 pub(super) async fn require(
     State(app): State<App>,
-    Extension(Peer(peer)): Extension<Peer>,
+    Extension(peer): Extension<Peer>,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
     let tokens = app.tokens();
     if tokens.is_empty() {
-        require_local(peer.ip(), request.headers())?;
+        require_local(peer.addr.ip(), request.headers())?;
         return Ok(next.run(request).await);
     }
     let presented = bearer(request.headers()).ok_or_else(|| {

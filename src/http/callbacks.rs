@@ -1,6 +1,8 @@
 //! `POST /callbacks/{source}`: read a callback within its bounds, hand it to ingest, answer.
 
+use std::future;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::time::Instant;
 
 use axum::body::{Body, HttpBody as _};
@@ -11,13 +13,14 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
 use serde_json::json;
 
 use super::App;
 use super::access::require_local;
 use super::client_addr::client_addr;
-use super::listener::Peer;
+use super::listener::{Holder, Peer};
 use super::problem::Problem;
 use crate::config::Source;
 use crate::ingest::{Arrival, Receipt, Refusal, Room};
@@ -26,7 +29,7 @@ use crate::provider::TaskId;
 /// Takes one callback. Accepted, duplicate and conflict all answer 200: a retry would help nobody.
 pub(super) async fn receive(
     State(app): State<App>,
-    Extension(Peer(peer)): Extension<Peer>,
+    Extension(peer): Extension<Peer>,
     path: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Response {
@@ -39,12 +42,14 @@ pub(super) async fn receive(
         },
         body,
     ) = request.into_parts();
-    let remote = client_addr(peer.ip(), &headers, &app.settings.trusted_proxies);
+    let peer_ip = peer.addr.ip().to_canonical();
+    let remote = client_addr(peer_ip, &headers, &app.settings.trusted_proxies);
     let sources = app.ingest.sources();
-    if let Err(problem) = admit(sources.get(&*source), &method, (peer.ip(), &headers)) {
+    if let Err(problem) = admit(sources.get(&*source), &method, (peer_ip, &headers)) {
         return unread(&source, remote, started, problem);
     }
-    let read = match read_body(&app, body).await {
+    let via_proxy = (remote != peer_ip).then_some(remote);
+    let read = match read_body(&app, body, via_proxy).await {
         Ok(read) => read,
         Err(problem) => return unread(&source, remote, started, problem.closing()),
     };
@@ -60,7 +65,15 @@ pub(super) async fn receive(
     let receipt = app.ingest.receive(arrival).await;
     log(&source, &receipt, started, remote);
     match receipt.result {
-        Ok(_) => Json(json!({"code": 200, "msg": "success"})).into_response(),
+        Ok(_) => {
+            if sources
+                .get(&*source)
+                .is_some_and(|source| !source.is_unverified())
+            {
+                peer.connection.prove();
+            }
+            Json(json!({"code": 200, "msg": "success"})).into_response()
+        }
         Err(refusal) => Problem::from(refusal).into_response(),
     }
 }
@@ -98,20 +111,34 @@ struct Read {
 }
 
 /// Reads the body within `max_body`, `body_timeout` and the bound on all bodies together.
-async fn read_body(app: &App, body: Body) -> Result<Read, Problem> {
+async fn read_body(app: &App, body: Body, via_proxy: Option<IpAddr>) -> Result<Read, Problem> {
     let max = app.settings.max_body;
     if body.size_hint().lower() > max {
         return Err(Refusal::TooLarge.into());
     }
-    tokio::time::timeout(app.settings.body_timeout, collect(app, body, max))
-        .await
-        .unwrap_or_else(|_| {
-            Err(Problem::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "too_slow",
-                "the body did not arrive within ingest.body_timeout",
-            ))
-        })
+    let mut reading = pin!(collect(app, body, max));
+    // Nearly every body has come along with its head: no deadline, no place.
+    if let Some(read) = reading.as_mut().now_or_never() {
+        return read;
+    }
+    let place = via_proxy.and_then(|addr| app.0.arriving.try_enter(Holder::new(addr, !addr.is_loopback())));
+    let crowded = async {
+        match &place {
+            Some(place) => drop(place.occupant.asked().await),
+            None => future::pending().await,
+        }
+    };
+    let too_slow = |detail| Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "too_slow", detail));
+    tokio::select! {
+        read = reading => read,
+        () = tokio::time::sleep(app.settings.body_timeout) => {
+            too_slow("the body did not arrive within ingest.body_timeout")
+        }
+        () = crowded => too_slow(
+            "of the bodies that were arriving from this address this was the oldest, and there were more than \
+             ingest.max_connections_per_address",
+        ),
+    }
 }
 
 /// Room is taken as bytes arrive, not as they are announced: a peer that promises much and sends nothing holds none.

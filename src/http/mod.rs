@@ -32,6 +32,7 @@ mod views;
 
 pub use listener::{Limits, Transport, listen, serve};
 
+use listener::Places;
 use problem::Problem;
 use redact::Redactor;
 
@@ -74,6 +75,8 @@ pub struct Settings {
     pub max_inflight: u64,
     /// How long a callback body may take to arrive.
     pub body_timeout: Duration,
+    /// Bodies from one address that proxies may be bringing at one time.
+    pub max_connections_per_address: usize,
     /// Whether `/sample.mp4` is offered.
     pub sample: bool,
 }
@@ -84,6 +87,8 @@ struct Shared {
     tokens: Live<Vec<Secret>>,
     redactor: Live<Redactor>,
     memory: Memory,
+    /// Bodies that proxies are still bringing, by whom they bring them for.
+    arriving: Places,
 }
 
 impl App {
@@ -93,6 +98,7 @@ impl App {
             tokens: Live::new(parts.settings.api_tokens.clone()),
             redactor: Live::new(Redactor::new(&parts.settings.secrets)),
             memory: Memory::of(parts.settings.max_inflight),
+            arriving: Places::new(usize::MAX, parts.settings.max_connections_per_address),
             parts,
         }))
     }

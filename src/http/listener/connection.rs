@@ -1,31 +1,28 @@
 //! One connection, from its handshake to its end, in HTTP/1.1 or HTTP/2.
 
-use std::convert::Infallible;
-use std::future::Future;
+use std::future::{self, Future};
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::body::Body;
-use axum::http::{HeaderValue, Request, Version, header};
-use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
-use hyper::service::{HttpService, Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::Watcher;
-use hyper_util::service::TowerToHyperService;
+use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::handshake::{Failures, handshake};
-use super::{Limits, Peer, Transport};
+use super::exchange::service;
+use super::handshake::handshake;
+use super::places::{Occupant, Place, Wish};
+use super::stream::Paced;
+use super::{Limits, Peer, Server, Transport};
 use crate::shutdown::Tasks;
 
 /// Headers a request may have; more are answered 431.
 const MAX_HEADERS: usize = 64;
 /// Bytes that the head of a request may have; more are answered 431.
-const MAX_HEAD: usize = 32 * 1024;
+const MAX_HEAD: u32 = 32 * 1024;
 /// Bytes that an HTTP/1.1 connection buffers in each direction.
 const MAX_BUFFER: usize = 64 * 1024;
 /// Requests under way at one time in one HTTP/2 connection.
@@ -41,84 +38,121 @@ const MAX_RESETS: usize = 20;
 const PING_AFTER: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What serves a connection.
+/// Requests that one HTTP/2 connection may give up before their answer: resetting them at once costs a peer nothing.
+const MAX_ABANDONED: u32 = 100;
+/// How long an HTTP/2 connection may last; hyper knows no limit. Its peer is told to make another one.
+const MAX_AGE: Duration = Duration::from_hours(1);
+
+/// A connection that was accepted.
 pub(super) struct Connection {
+    pub(super) server: Arc<Server>,
     pub(super) peer: Peer,
-    pub(super) router: Router,
-    pub(super) limits: Limits,
-    pub(super) tasks: Tasks,
-    pub(super) watcher: Watcher,
-    pub(super) failures: Arc<Failures>,
+    pub(super) place: Place,
 }
 
 impl Connection {
-    /// Serves until the peer or a limit ends it. A peer that breaks off is its own affair: what it sent whole was
-    /// handled.
-    pub(super) async fn serve(self, stream: TcpStream, transport: Transport) {
-        match transport {
-            Transport::Plain => self.http1(stream).await,
-            Transport::Tls(acceptor) => {
-                let reporting = (self.peer.0, &*self.failures);
-                let encrypted = handshake(&acceptor, stream, reporting, self.limits.header_timeout).await;
-                let Some(stream) = encrypted else { return };
-                if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-                    self.http2(stream).await;
-                } else {
-                    self.http1(stream).await;
-                }
-            }
+    /// Serves until the peer, a limit or the stop ends it. A peer that breaks off is its own affair: what it sent whole
+    /// was handled.
+    pub(super) async fn serve(self, stream: TcpStream) {
+        let stream = Paced::new(stream, self.limits().write_timeout);
+        let Transport::Tls(acceptor) = &self.server.transport else {
+            return self.http1(stream).await;
+        };
+        let reporting = (self.peer.addr, &self.server.failures);
+        let encrypted = tokio::select! {
+            encrypted = handshake(acceptor, stream, reporting, self.limits().header_timeout) => encrypted,
+            _ = self.place.occupant.asked() => None,
+        };
+        match encrypted {
+            Some(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => self.http2(stream).await,
+            Some(stream) => self.http1(stream).await,
+            None => {}
         }
     }
 
-    async fn http1(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.limits.header_timeout)
-            .max_headers(MAX_HEADERS)
-            .max_header_size(MAX_HEAD)
-            .max_buf_size(MAX_BUFFER)
-            .serve_connection(TokioIo::new(stream), service(self.router, self.peer));
-        let _ = self.watcher.watch(connection).await;
+    fn limits(&self) -> &Limits {
+        &self.server.limits
     }
 
-    async fn http2(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
-        let connection = http2::Builder::new(Streams(self.tasks))
+    async fn http1(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+        let service = service(self.server.router.clone(), self.peer.clone());
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits().header_timeout)
+            // Who has sent a callback and says no more may still want to hear.
+            .half_close(true)
+            .max_headers(MAX_HEADERS)
+            .max_header_size(MAX_HEAD as usize)
+            .max_buf_size(MAX_BUFFER)
+            .serve_connection(TokioIo::new(stream), service);
+        self.drive(connection, |_| future::pending()).await;
+    }
+
+    async fn http2(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+        let service = service(self.server.router.clone(), self.peer.clone());
+        let connection = http2::Builder::new(Streams(self.server.tasks.clone()))
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_AFTER)
             .keep_alive_timeout(PING_TIMEOUT)
             .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+            .max_header_list_size(MAX_HEAD)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .initial_stream_window_size(STREAM_WINDOW)
             .max_send_buf_size(MAX_SEND_BUFFER)
             .max_pending_accept_reset_streams(MAX_RESETS)
             .max_local_error_reset_streams(MAX_RESETS)
-            .serve_connection(TokioIo::new(stream), service(self.router, self.peer));
-        let _ = self.watcher.watch(connection).await;
+            .serve_connection(TokioIo::new(stream), service);
+        self.drive(connection, |draining| {
+            overdue(&self.place.occupant, self.limits(), draining)
+        })
+        .await;
+    }
+
+    /// Drives a connection to its end, heeding what is asked of it and, of `limit`, what it has run into; `limit` is told
+    /// whether the connection takes no more requests already.
+    async fn drive<F: Future<Output = Wish>>(
+        &self,
+        connection: impl GracefulConnection,
+        limit: impl Fn(bool) -> F,
+    ) {
+        let mut connection = pin!(connection);
+        let occupant = &self.place.occupant;
+        let mut draining = false;
+        loop {
+            let wish = tokio::select! {
+                // First the connection: a request that has just arrived counts.
+                biased;
+                _ = connection.as_mut() => return,
+                wish = occupant.asked() => wish,
+                wish = limit(draining) => wish,
+            };
+            match wish {
+                Wish::Leave if !occupant.is_waiting() => {}
+                Wish::Leave | Wish::Stop => return,
+                Wish::Drain => {
+                    draining = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
     }
 }
 
-/// The routes, told who asks.
-fn service(
-    router: Router,
-    peer: Peer,
-) -> impl HttpService<Incoming, ResBody = Body, Error = Infallible, Future: Send> {
-    let router = TowerToHyperService::new(router);
-    service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer);
-        name_host(&mut request);
-        router.call(request)
-    })
-}
-
-/// HTTP/2 names the host in its target; everything behind looks for it where HTTP/1.1 has it.
-fn name_host(request: &mut Request<Incoming>) {
-    if request.version() != Version::HTTP_2 {
-        return;
-    }
-    let authority = request.uri().authority();
-    if let Some(host) = authority.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok()) {
-        request.headers_mut().insert(header::HOST, host);
+/// What hyper does not limit of an HTTP/2 connection: resets, idling, age, and answers that nobody takes. (A window
+/// that stays closed keeps an answer from ever being written, so no write can time out.)
+async fn overdue(occupant: &Occupant, limits: &Limits, draining: bool) -> Wish {
+    let (idle, write) = (limits.header_timeout, limits.write_timeout);
+    loop {
+        tokio::time::sleep(idle.min(write) / 4).await;
+        let quiet = occupant.quiet_for(Instant::now());
+        let is_stuck = occupant.only_answers() && quiet >= write;
+        let is_idle = occupant.is_idle() && quiet >= idle;
+        if is_stuck || occupant.abandoned() > MAX_ABANDONED || (is_idle && draining) {
+            return Wish::Stop;
+        }
+        if is_idle || (occupant.age() >= MAX_AGE && !draining) {
+            return Wish::Drain;
+        }
     }
 }
 

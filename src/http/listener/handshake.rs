@@ -6,10 +6,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustls::InvalidMessage;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::stream::Paced;
 use crate::telemetry::Sparse;
 
 /// Why there was no handshake.
@@ -77,10 +77,10 @@ impl Failure {
 /// The stream once it is encrypted; `None` if that did not come about, which was then said.
 pub(super) async fn handshake(
     acceptor: &TlsAcceptor,
-    stream: TcpStream,
+    stream: Paced,
     (peer, failures): (SocketAddr, &Failures),
     deadline: Duration,
-) -> Option<TlsStream<TcpStream>> {
+) -> Option<TlsStream<Paced>> {
     match tokio::time::timeout(deadline, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => return Some(stream),
         Ok(Err(error)) => failures.say(Failure::of(&error), peer, Some(&error)),

@@ -6,18 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper_util::server::graceful::GracefulShutdown;
+use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use crate::shutdown::Tasks;
 
 mod connection;
+mod exchange;
 mod handshake;
+mod places;
+mod stream;
+
+pub(super) use places::{Holder, Occupant, Places};
 
 use connection::Connection;
 use handshake::Failures;
+use places::Wish;
 
 /// Connections that may wait to be accepted, as far as the system's own bound (`net.core.somaxconn`) allows.
 const BACKLOG: u32 = 1024;
@@ -33,18 +38,37 @@ pub enum Transport {
     Tls(TlsAcceptor),
 }
 
-/// What a peer may take of us.
-#[derive(Debug, Clone, Copy)]
+/// What peers may take of us.
+#[derive(Debug, Clone)]
 pub struct Limits {
     /// How long the head of a request or a TLS handshake may take, and how long a connection may idle between requests.
     pub header_timeout: Duration,
-    /// Connections open at one time; further ones wait in the backlog.
+    /// How long a peer may take nothing of an answer.
+    pub write_timeout: Duration,
+    /// Connections open at one time; more push out those that wait on their peers, or wait in the backlog.
     pub max_connections: usize,
+    /// Those of one address; more push out its own.
+    pub max_connections_per_address: usize,
+    /// Whose connections are not counted, beside those of this machine: they carry the requests of others.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// Who is at the other end of the connection.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer(pub(super) SocketAddr);
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    pub(super) addr: SocketAddr,
+    pub(super) connection: Arc<Occupant>,
+}
+
+/// What all connections of a listener share.
+struct Server {
+    transport: Transport,
+    router: Router,
+    limits: Limits,
+    places: Places,
+    failures: Failures,
+    tasks: Tasks,
+}
 
 /// Listens, with a backlog that outlasts a burst. Must be called within a runtime.
 pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
@@ -66,33 +90,23 @@ pub async fn serve(
     limits: Limits,
     tasks: Tasks,
 ) {
-    let graceful = GracefulShutdown::new();
-    let failures = Arc::new(Failures::default());
-    let room = Arc::new(Semaphore::new(limits.max_connections));
+    let server = Arc::new(Server {
+        places: Places::new(limits.max_connections, limits.max_connections_per_address),
+        transport,
+        router,
+        limits,
+        failures: Failures::default(),
+        tasks,
+    });
+    let tasks = &server.tasks;
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &room) => accepted,
+            accepted = server.accept(&listener) => accepted,
             () = tasks.draining() => break,
         };
         match accepted {
-            Ok((stream, peer, permit)) => {
-                let connection = Connection {
-                    peer: Peer(peer),
-                    router: router.clone(),
-                    limits,
-                    tasks: tasks.clone(),
-                    watcher: graceful.watcher(),
-                    failures: failures.clone(),
-                };
-                let served = connection.serve(stream, transport.clone());
-                let hard_stop = tasks.clone();
-                tasks.spawn(async move {
-                    tokio::select! {
-                        () = served => {}
-                        () = hard_stop.stopping() => {}
-                    }
-                    drop(permit);
-                });
+            Ok((stream, connection)) => {
+                tasks.spawn(connection.serve(stream));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted; if this goes on, raise the limit of open files");
@@ -101,25 +115,34 @@ pub async fn serve(
         }
     }
     drop(listener);
+    server.places.ask_all(Wish::Drain);
     tokio::select! {
-        () = graceful.shutdown() => {}
-        () = tasks.stopping() => {}
+        () = server.places.emptied() => {}
+        () = tasks.stopping() => server.places.ask_all(Wish::Stop),
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    room: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = room
-        .clone()
-        .acquire_owned()
-        .await
-        .expect("the semaphore is never closed");
-    let (stream, peer) = listener.accept().await?;
-    // Answers are small and whole: nothing is gained by holding them back.
-    let _ = stream.set_nodelay(true);
-    Ok((stream, peer, permit))
+impl Server {
+    async fn accept(self: &Arc<Self>, listener: &TcpListener) -> io::Result<(TcpStream, Connection)> {
+        let (stream, addr) = listener.accept().await?;
+        // Answers are small and whole: nothing is gained by holding them back.
+        let _ = stream.set_nodelay(true);
+        let ip = addr.ip().to_canonical();
+        let is_proxy = self.limits.trusted_proxies.iter().any(|net| net.contains(&ip));
+        let place = self
+            .places
+            .enter(Holder::new(ip, !is_proxy && !ip.is_loopback()))
+            .await;
+        let connection = Connection {
+            server: self.clone(),
+            peer: Peer {
+                addr,
+                connection: place.occupant.clone(),
+            },
+            place,
+        };
+        Ok((stream, connection))
+    }
 }
 
 #[cfg(test)]

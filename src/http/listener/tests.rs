@@ -10,10 +10,15 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 
-const LIMITS: Limits = Limits {
-    header_timeout: Duration::from_secs(1),
-    max_connections: 100,
-};
+fn limits() -> Limits {
+    Limits {
+        header_timeout: Duration::from_secs(1),
+        write_timeout: Duration::from_secs(1),
+        max_connections: 100,
+        max_connections_per_address: 100,
+        trusted_proxies: Vec::new(),
+    }
+}
 
 /// A listener of these tests, stopped when it goes.
 struct Serving {
@@ -43,7 +48,7 @@ impl Serving {
             listener,
             Transport::Tls(acceptor),
             router,
-            LIMITS,
+            limits(),
             tasks.clone(),
         ));
         Self {
@@ -75,9 +80,9 @@ impl Drop for Serving {
 }
 
 /// What the handlers get to see of a request.
-async fn what_came(version: Version, Extension(Peer(peer)): Extension<Peer>, headers: HeaderMap) -> String {
+async fn what_came(version: Version, Extension(peer): Extension<Peer>, headers: HeaderMap) -> String {
     let host = headers["host"].to_str().unwrap().split(':').next();
-    format!("{version:?} {} {}", peer.ip(), host.unwrap())
+    format!("{version:?} {} {}", peer.addr.ip(), host.unwrap())
 }
 
 #[tokio::test]
