@@ -46,12 +46,12 @@ pub(super) async fn receive(
     let remote = client_addr(peer_ip, &headers, &app.settings.trusted_proxies);
     let sources = app.ingest.sources();
     if let Err(problem) = admit(sources.get(&*source), &method, (peer_ip, &headers)) {
-        return unread(&source, remote, started, problem);
+        return unread(&app, &source, (remote, started), problem);
     }
     let via_proxy = (remote != peer_ip).then_some(remote);
     let read = match read_body(&app, body, via_proxy).await {
         Ok(read) => read,
-        Err(problem) => return unread(&source, remote, started, problem.closing()),
+        Err(problem) => return unread(&app, &source, (remote, started), problem.closing()),
     };
     let arrival = Arrival {
         sources: &sources,
@@ -79,9 +79,11 @@ pub(super) async fn receive(
 }
 
 /// Logs and answers what was refused without its body.
-fn unread(source: &str, remote: IpAddr, started: Instant, problem: Problem) -> Response {
+fn unread(app: &App, source: &str, (remote, started): (IpAddr, Instant), problem: Problem) -> Response {
     let duration_ms = elapsed_ms(started);
-    tracing::warn!(source, reason = problem.code(), duration_ms, %remote, "callback refused");
+    if app.ingest.notes_refusal(remote) {
+        tracing::warn!(source, reason = problem.code(), duration_ms, %remote, "callback refused");
+    }
     problem.into_response()
 }
 
@@ -185,11 +187,12 @@ fn log(source: &str, receipt: &Receipt, started: Instant, remote: IpAddr) {
                 "callback not recorded: the database failed; free disk space or repair it, the provider tries again"
             );
         }
-        Err(refusal) => {
+        Err(refusal) if receipt.noted => {
             tracing::warn!(
                 source, task.id = task, reason = refusal.reason(), detail = %refusal, duration_ms, %remote,
                 "callback refused"
             );
         }
+        Err(_) => {}
     }
 }

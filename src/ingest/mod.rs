@@ -19,9 +19,11 @@ use crate::provider::{Kind, TaskId};
 use crate::store::record::{Binding, Content, MAX_KEPT_BODY, NewDelivery, Recorded, Verified, Via};
 use crate::store::{Store, StoreError};
 
+mod notes;
 mod refusal;
 mod room;
 
+use notes::Notes;
 pub use refusal::Refusal;
 pub use room::{Memory, Room};
 
@@ -70,6 +72,8 @@ pub struct Receipt {
     pub task_id: Option<TaskId>,
     /// Recorded (whatever the verdict), or why not.
     pub result: Result<Recorded, Refusal>,
+    /// Whether to log it: false past the rate at which refusals are noted.
+    pub noted: bool,
 }
 
 /// Receives callbacks. Cheap to clone; clones share everything.
@@ -80,6 +84,7 @@ pub struct Ingest {
     max_body: u64,
     sources: Live<Sources>,
     rejects: Arc<Semaphore>,
+    notes: Arc<Notes>,
 }
 
 /// What the query of a callback URL says.
@@ -126,6 +131,7 @@ impl Ingest {
             max_body,
             sources: Live::new(sources),
             rejects: Arc::new(Semaphore::new(REJECTS_IN_FLIGHT)),
+            notes: Arc::new(Notes::new()),
         }
     }
 
@@ -148,6 +154,7 @@ impl Ingest {
             return Receipt {
                 task_id: None,
                 result: Err(Refusal::UnknownSource),
+                noted: self.notes_refusal(arrival.remote_addr),
             };
         };
         match self.examine(sources, source, &mut arrival, received_at) {
@@ -155,17 +162,30 @@ impl Ingest {
                 let task_id = Some(verified.task_id.clone());
                 let delivery = new_delivery(arrival, received_at, Content::Verified(Box::new(verified)));
                 let result = self.store.record_delivery(delivery).await.map_err(Refusal::from);
-                Receipt { task_id, result }
+                Receipt {
+                    task_id,
+                    result,
+                    noted: true,
+                }
             }
             Err((refusal, task_id)) => {
-                self.record_refusal(arrival, received_at, &refusal, task_id.clone())
-                    .await;
+                let noted = self.notes.admit(arrival.remote_addr, arrival.body.len());
+                if noted {
+                    self.record_refusal(arrival, received_at, &refusal, task_id.clone())
+                        .await;
+                }
                 Receipt {
                     task_id,
                     result: Err(refusal),
+                    noted,
                 }
             }
         }
+    }
+
+    /// Whether a refusal that never came here is to be logged: those share the rate of the ones that did.
+    pub fn notes_refusal(&self, remote_addr: IpAddr) -> bool {
+        self.notes.admit(remote_addr, 0)
     }
 
     /// Every check, in the documented order of refusal; with a refusal comes the id as far as it was read.
