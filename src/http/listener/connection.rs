@@ -38,8 +38,6 @@ const MAX_RESETS: usize = 20;
 const PING_AFTER: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Requests that one HTTP/2 connection may give up before their answer: resetting them at once costs a peer nothing.
-const MAX_ABANDONED: u32 = 100;
 /// How long an HTTP/2 connection may last; hyper knows no limit. Its peer is told to make another one.
 const MAX_AGE: Duration = Duration::from_hours(1);
 
@@ -138,7 +136,7 @@ impl Connection {
     }
 }
 
-/// What hyper does not limit of an HTTP/2 connection: resets, idling, age, and answers that nobody takes. (A window
+/// What hyper does not limit of an HTTP/2 connection: idling, age, and answers that nobody takes. (A window
 /// that stays closed keeps an answer from ever being written, so no write can time out.)
 async fn overdue(occupant: &Occupant, limits: &Limits, draining: bool) -> Wish {
     let (idle, write) = (limits.header_timeout, limits.write_timeout);
@@ -147,7 +145,7 @@ async fn overdue(occupant: &Occupant, limits: &Limits, draining: bool) -> Wish {
         let quiet = occupant.quiet_for(Instant::now());
         let is_stuck = occupant.only_answers() && quiet >= write;
         let is_idle = occupant.is_idle() && quiet >= idle;
-        if is_stuck || occupant.abandoned() > MAX_ABANDONED || (is_idle && draining) {
+        if is_stuck || (is_idle && draining) {
             return Wish::Stop;
         }
         if is_idle || (occupant.age() >= MAX_AGE && !draining) {

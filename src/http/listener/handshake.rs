@@ -29,16 +29,19 @@ pub(super) struct Failures([Mutex<Sparse>; Failure::Other as usize + 1]);
 
 impl Failures {
     fn say(&self, failure: Failure, peer: SocketAddr, error: Option<&io::Error>) {
-        let mut kind = self.0[failure as usize]
+        let kind = &self.0[failure as usize];
+        let said = kind
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let Some(unsaid) = kind.say(Instant::now()) else {
-            return;
-        };
-        drop(kind);
-        let peer = peer.ip();
+            .unwrap_or_else(PoisonError::into_inner)
+            .say(Instant::now());
+        let Some(unsaid) = said else { return };
+        let (peer, why) = (peer.ip(), failure.sentence());
         let error = error.map(tracing::field::display);
-        tracing::warn!(%peer, error, unsaid, "no TLS with {peer}: {}; {unsaid} more since the last such line", failure.sentence());
+        let more = match unsaid {
+            0 => String::new(),
+            unsaid => format!(" ({unsaid} more of these since this was last said)"),
+        };
+        tracing::warn!(%peer, error, unsaid, "no TLS with {peer}: {why}{more}");
     }
 }
 
@@ -81,10 +84,86 @@ pub(super) async fn handshake(
     (peer, failures): (SocketAddr, &Failures),
     deadline: Duration,
 ) -> Option<TlsStream<Paced>> {
-    match tokio::time::timeout(deadline, acceptor.accept(stream)).await {
+    let shaken = tokio::time::timeout(deadline, acceptor.accept(stream)).await;
+    let (failure, error) = match shaken {
         Ok(Ok(stream)) => return Some(stream),
-        Ok(Err(error)) => failures.say(Failure::of(&error), peer, Some(&error)),
-        Err(_) => failures.say(Failure::TooSlow, peer, None),
-    }
+        Ok(Err(error)) => (Failure::of(&error), Some(error)),
+        Err(_) => (Failure::TooSlow, None),
+    };
+    failures.say(failure, peer, error.as_ref());
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::pki_types::ServerName;
+    use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig};
+    use rustls::sign::CertifiedKey;
+    use rustls::{ClientConfig, RootCertStore};
+    use tokio::io::AsyncWriteExt as _;
+    use tokio_rustls::TlsConnector;
+
+    use super::*;
+
+    /// A certificate for one name.
+    #[derive(Debug)]
+    struct Only(&'static str, Arc<CertifiedKey>);
+
+    impl ResolvesServerCert for Only {
+        fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            (hello.server_name() == Some(self.0)).then(|| self.1.clone())
+        }
+    }
+
+    fn acceptor() -> TlsAcceptor {
+        let provider = rustls::crypto::ring::default_provider();
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let key = CertifiedKey::from_der(vec![made.cert.der().clone()], key, &provider).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(Only("localhost", Arc::new(key))));
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    /// What a server makes of whatever this client does.
+    async fn failure<F: Future<Output = ()>>(client: impl FnOnce(tokio::io::DuplexStream) -> F) -> Failure {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let acceptor = acceptor();
+        let (accepted, ()) = tokio::join!(acceptor.accept(ours), client(theirs));
+        Failure::of(&accepted.expect_err("no handshake"))
+    }
+
+    /// A client that trusts nobody asks for this name.
+    async fn ask(stream: tokio::io::DuplexStream, name: &'static str) {
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let name = ServerName::try_from(name).unwrap();
+        let connector = TlsConnector::from(Arc::new(config));
+        assert!(connector.connect(name, stream).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn every_failure_is_told_by_its_cause() {
+        let plain = async |mut stream: tokio::io::DuplexStream| {
+            stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        };
+        assert_eq!(failure(plain).await, Failure::NotTls);
+        assert_eq!(
+            failure(|stream| ask(stream, "localhost")).await,
+            Failure::Distrusted
+        );
+        assert_eq!(
+            failure(|stream| ask(stream, "example.com")).await,
+            Failure::UnknownName
+        );
+        assert_eq!(failure(async |stream| drop(stream)).await, Failure::Other);
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -192,8 +192,6 @@ pub(in crate::http) struct Occupant {
     moved: AtomicU64,
     /// Three counts of requests: [`OPEN`], [`ARRIVING`], [`ANSWERED`].
     requests: AtomicU64,
-    /// Requests that were given up before their answer.
-    abandoned: AtomicU32,
     /// Whether a verified callback came from here.
     proven: AtomicBool,
     wish: AtomicU8,
@@ -217,7 +215,6 @@ impl Occupant {
             began,
             moved: AtomicU64::new(0),
             requests: AtomicU64::new(0),
-            abandoned: AtomicU32::new(0),
             proven: AtomicBool::new(false),
             wish: AtomicU8::new(0),
             wished: Notify::new(),
@@ -244,9 +241,6 @@ impl Occupant {
     pub(super) fn end_request(&self, answered: bool) {
         let ended = if answered { OPEN + ANSWERED } else { OPEN };
         self.requests.fetch_sub(ended, Ordering::Relaxed);
-        if !answered {
-            self.abandoned.fetch_add(1, Ordering::Relaxed);
-        }
         self.move_on();
     }
 
@@ -285,10 +279,6 @@ impl Occupant {
     pub(super) fn only_answers(&self) -> bool {
         let requests = self.requests.load(Ordering::Relaxed);
         count(requests, OPEN) > 0 && count(requests, OPEN) == count(requests, ANSWERED)
-    }
-
-    pub(super) fn abandoned(&self) -> u32 {
-        self.abandoned.load(Ordering::Relaxed)
     }
 
     pub(super) fn age(&self) -> Duration {
@@ -415,7 +405,6 @@ mod tests {
         assert!(slow.occupant.only_answers() && !slow.occupant.is_waiting());
         slow.occupant.end_request(true);
         assert!(slow.occupant.is_idle() && slow.occupant.is_waiting());
-        assert_eq!(slow.occupant.abandoned(), 0);
     }
 
     #[test]
