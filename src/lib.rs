@@ -9,7 +9,7 @@
 //! | 4 | [`cli`]: the commands, and the only place that wires the parts together |
 //! | 3 | [`http`]: routes, the accept loop, authentication, status codes |
 //! | 2 | [`ingest`]: a delivery, from bytes to commit · [`download`]: a queued file, from claim to settlement |
-//! | 1 | [`store`]: all SQL · [`storage`]: files on disk · [`worker`]: the claim loop · [`egress`]: the guarded HTTP client |
+//! | 1 | [`store`]: all SQL · [`storage`]: files on disk · [`worker`]: the claim loop · [`egress`]: the guarded HTTP client · [`tls`]: the certificate we serve |
 //! | 0 | [`provider`]: the dialect as pure functions · [`config`] · [`clock`] · [`retry`] · [`shutdown`] · [`telemetry`] |
 //!
 //! To follow one callback, read `http::callbacks` → `ingest` → `store::record` → `download`.
@@ -27,4 +27,5 @@ pub mod shutdown;
 pub mod storage;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 pub mod worker;
