@@ -1,7 +1,8 @@
 //! TLS of our own: the certificate that is served, where it comes from, and what replaces it while we serve.
 //!
-//! One certificate is in force at a time ([`Served`]). It comes from the operator's files, which are watched ([`Files`]).
-//! A certificate that cannot be served never takes the place of one that can.
+//! One certificate is in force at a time ([`Served`]). It comes either from the operator's files, which are watched
+//! ([`Files`]), or from a certificate authority that is asked for it ([`Acme`]). A certificate that cannot be served
+//! never takes the place of one that can.
 
 use std::sync::Arc;
 
@@ -12,10 +13,12 @@ use rustls::sign::CertifiedKey;
 
 use crate::config::Live;
 
+mod acme;
 mod certificate;
 mod contents;
 mod files;
 
+pub use acme::{Acme, AcmeError, Challenges, Settings as AcmeSettings, cache_dir, cached};
 pub use certificate::{Certificate, Flaw, Pair, Unusable};
 pub use files::Files;
 
