@@ -3,15 +3,22 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
+use url::Url;
+
+use super::address::Address;
 use super::human;
 use crate::config::{Config, Source};
 
-/// The banner for a server that listens on `addr`.
-pub(super) fn of(config: &Config, addr: SocketAddr) -> String {
-    let base = config.public_url.as_ref().map_or_else(
-        || format!("http://{addr}"),
-        |url| url.as_str().trim_end_matches('/').to_owned(),
-    );
+/// The banner for a server that takes callbacks on `addr` and serves its API on `api_addr`.
+pub(super) fn of(config: &Config, addr: SocketAddr, api_addr: SocketAddr) -> String {
+    let config = &Config {
+        listen: addr,
+        admin_listen: config.admin_listen.map(|_| api_addr),
+        ..config.clone()
+    };
+    let callbacks = Address::of_callbacks(config).url;
+    let base = config.public_url.as_ref().unwrap_or(&callbacks);
+    let base = base.as_str().trim_end_matches('/');
     let mut text = format!("reelhook {}\n", env!("CARGO_PKG_VERSION"));
     let mut line = |label: &str, value: &str| {
         let _ = write!(text, "\n  {label:<10} {value}");
@@ -24,6 +31,9 @@ pub(super) fn of(config: &Config, addr: SocketAddr) -> String {
         };
         line(label, &format!("POST {base}/callbacks/{name}"));
         line("", &format!("     {}", verified_by(source)));
+    }
+    if let Some(certificate) = certificate(config) {
+        line("tls", &certificate);
     }
     let data = config.data_dir.display();
     line(
@@ -38,8 +48,9 @@ pub(super) fn of(config: &Config, addr: SocketAddr) -> String {
     } else {
         "with a bearer token"
     };
-    line("look", &format!("http://{addr}/v1/tasks ({access})"));
-    let (trigger, list) = to_try(config, addr);
+    let api = Address::of_api(config).url;
+    line("look", &format!("{api}v1/tasks ({access})"));
+    let (trigger, list) = to_try(config, &callbacks, &api);
     line("try", &trigger);
     line("then", &list);
     text.push('\n');
@@ -48,7 +59,7 @@ pub(super) fn of(config: &Config, addr: SocketAddr) -> String {
 
 /// A callback to send, and where to see what became of it. With a configuration the commands find address, key and
 /// token there; without one they only know the default address.
-fn to_try(config: &Config, addr: SocketAddr) -> (String, String) {
+fn to_try(config: &Config, callbacks: &Url, api: &Url) -> (String, String) {
     let program = human::program();
     if !config.is_configless() {
         let file = config
@@ -62,16 +73,30 @@ fn to_try(config: &Config, addr: SocketAddr) -> (String, String) {
             format!("{program}{file} tasks list"),
         );
     }
-    if addr == Config::default().listen {
+    if *callbacks == Address::of_callbacks(&Config::default()).url && api == callbacks {
         return (
             format!("{program} trigger veo.success"),
             format!("{program} tasks list"),
         );
     }
     (
-        format!("{program} trigger veo.success --to http://{addr}/callbacks/kie"),
-        format!("{program} tasks list --server http://{addr}"),
+        format!("{program} trigger veo.success --to {callbacks}callbacks/kie"),
+        format!(
+            "{program} tasks list --server {}",
+            api.as_str().trim_end_matches('/')
+        ),
     )
+}
+
+/// Where the certificate comes from, if `listen` has one.
+fn certificate(config: &Config) -> Option<String> {
+    let acme = &config.tls.acme;
+    if acme.is_on() {
+        let authority = acme.directory_url.host_str().unwrap_or_default();
+        return Some(format!("{}, certified by {authority}", acme.domains.join(", ")));
+    }
+    let path = config.tls.cert_file.as_ref()?;
+    Some(format!("certificate in {}", path.display()))
 }
 
 fn verified_by(source: &Source) -> String {

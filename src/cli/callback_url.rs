@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::client::listen_url;
+use super::address::Address;
 use super::{Exit, Session};
 use crate::config::{Config, Overrides, Source, SourceName};
 use crate::provider::Kind;
@@ -24,7 +24,9 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
     let config = session.config(Overrides::default())?;
     let source = configured(&config, &args.source)?;
-    let mut url = callback_url(&config, &args.source, source);
+    let base = config.public_url.clone();
+    let base = base.unwrap_or_else(|| Address::of_callbacks(&config).url);
+    let mut url = callback_url(base, &args.source, source);
     let index = args.index.map(|index| index.to_string());
     let pairs = [
         ("kind", args.kind.as_ref().map(Kind::as_str)),
@@ -52,9 +54,9 @@ pub(super) fn configured<'a>(config: &'a Config, name: &SourceName) -> anyhow::R
     })
 }
 
-/// Where callbacks of a source go, with its token.
-pub(super) fn callback_url(config: &Config, name: &SourceName, source: &Source) -> Url {
-    let mut url = config.public_url.clone().unwrap_or_else(|| listen_url(config));
+/// Where callbacks of a source go on a server, with its token.
+pub(super) fn callback_url(base: Url, name: &SourceName, source: &Source) -> Url {
+    let mut url = base;
     url.path_segments_mut()
         .expect("the address is http or https")
         .pop_if_empty()

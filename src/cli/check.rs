@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use super::listeners::pair;
 use super::{Exit, Session, human, serve};
 use crate::clock::{Clock, Millis, rfc3339};
 use crate::config::{Config, Place};
 use crate::storage::Storage;
 use crate::store::data_dir::{DataDir, DataDirError};
 use crate::store::{Probe, Store};
-use crate::telemetry;
+use crate::{telemetry, tls};
 
 /// What one probe found: a sentence either way.
 struct Finding {
@@ -45,14 +46,16 @@ pub(super) async fn run(args: serve::Args, session: &mut Session) -> anyhow::Res
 
 /// All probes, in the order in which `serve` would meet what they try.
 async fn findings(config: &Config) -> Vec<Finding> {
-    vec![
-        log_level(config),
-        sources(config),
-        clock(),
-        data_dir(config),
-        database(config).await,
-        media_dir(config),
-    ]
+    let findings = [
+        Some(log_level(config)),
+        Some(sources(config)),
+        Some(clock()),
+        certificate(config, Clock::system().now()),
+        Some(data_dir(config)),
+        Some(database(config).await),
+        Some(media_dir(config)),
+    ];
+    findings.into_iter().flatten().collect()
 }
 
 /// Any honest clock is past this: the day this was written.
@@ -71,6 +74,40 @@ fn clock() -> Finding {
     Finding {
         subject: "clock",
         result,
+    }
+}
+
+/// What `listen` is served with, unless it speaks plain HTTP.
+fn certificate(config: &Config, now: Millis) -> Option<Finding> {
+    let acme = &config.tls.acme;
+    let result = match pair(config) {
+        Some(pair) => match pair.read_valid(now) {
+            Ok(certificate) => Ok(certificate.summary(now)),
+            Err(unusable) => Err(unusable.to_string()),
+        },
+        None if acme.is_on() => match acme.directory_ca_file.as_deref().map_or(Ok(()), tls::check_roots) {
+            Ok(()) => Ok(obtained(config, now)),
+            Err(error) => Err(error.to_string()),
+        },
+        None => return None,
+    };
+    Some(Finding {
+        subject: "certificate",
+        result,
+    })
+}
+
+/// The certificate that an authority gave, if any: having none is what `serve` mends.
+fn obtained(config: &Config, now: Millis) -> String {
+    let acme = &config.tls.acme;
+    let dir = DataDir::acme_in(&config.data_dir);
+    match tls::cached(&tls::cache_dir(&dir, acme.directory_url.as_str())) {
+        Some(certificate) => certificate.summary(now),
+        None => format!(
+            "none yet; serve will ask {} for {}",
+            acme.directory_url,
+            acme.domains.join(", ")
+        ),
     }
 }
 

@@ -8,9 +8,10 @@ use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use url::Url;
 
+use super::address::Address;
 use super::answers::ProblemDetails;
 use super::{Session, human};
-use crate::config::{Config, Overrides, Secret, SourceName};
+use crate::config::{Overrides, Secret, SourceName};
 
 /// How long an answer may take, beyond what the request itself asks the server to wait.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -19,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[expect(clippy::doc_markdown, reason = "clap prints the docs as they are")]
 #[derive(Debug, clap::Args)]
 pub(super) struct ServerArgs {
-    /// The server to ask [env: REELHOOK_SERVER] [default: the configured listen address]
+    /// The server to ask [env: REELHOOK_SERVER] [default: the configured admin_listen, else listen]
     #[arg(long, value_name = "URL", global = true, help_heading = "Server")]
     server: Option<Url>,
     /// One of the server's api.tokens [env: REELHOOK_API_TOKEN]
@@ -99,7 +100,7 @@ impl Answer {
 impl Server {
     /// The server named by flag or environment; else the one our configuration describes, with a token from there.
     pub(super) fn new(args: &ServerArgs, session: &Session) -> anyhow::Result<Self> {
-        let (base, configured_token) = locate(args.server.as_ref(), session)?;
+        let (address, configured_token) = locate(args.server.as_ref(), session)?;
         let given = args.token.clone().or_else(|| {
             let token = session
                 .environment
@@ -107,9 +108,9 @@ impl Server {
                 .filter(|token| !token.is_empty());
             token.map(Secret::new)
         });
-        let client = client(&base)?;
+        let client = client(&address)?;
         Ok(Self {
-            base,
+            base: address.url,
             token: given.or(configured_token),
             source: args.source.clone(),
             client,
@@ -186,9 +187,9 @@ impl Server {
     }
 }
 
-fn locate(named: Option<&Url>, session: &Session) -> anyhow::Result<(Url, Option<Secret>)> {
+fn locate(named: Option<&Url>, session: &Session) -> anyhow::Result<(Address, Option<Secret>)> {
     if let Some(url) = named {
-        return Ok((web(url.clone(), "--server")?, None));
+        return Ok((Address::named(web(url.clone(), "--server")?), None));
     }
     if let Some(text) = session
         .environment
@@ -198,12 +199,12 @@ fn locate(named: Option<&Url>, session: &Session) -> anyhow::Result<(Url, Option
         let url = text
             .parse()
             .with_context(|| format!("REELHOOK_SERVER is {text:?}, which is not a URL"))?;
-        return Ok((web(url, "REELHOOK_SERVER")?, None));
+        return Ok((Address::named(web(url, "REELHOOK_SERVER")?), None));
     }
     let config = session
         .config(Overrides::default())
         .context("cannot tell which server is meant; name it with --server, or mend the configuration")?;
-    Ok((listen_url(&config), config.api.tokens.first().cloned()))
+    Ok((Address::of_api(&config), config.api.tokens.first().cloned()))
 }
 
 fn web(url: Url, named_by: &str) -> anyhow::Result<Url> {
@@ -213,30 +214,17 @@ fn web(url: Url, named_by: &str) -> anyhow::Result<Url> {
     Ok(url)
 }
 
-/// Where this machine reaches the server that a configuration describes.
-pub(super) fn listen_url(config: &Config) -> Url {
-    let mut address = config.listen;
-    if address.ip().is_unspecified() {
-        // Listens everywhere, so also on loopback; as a destination the address itself is not portable.
-        let loopback_v4 = std::net::Ipv4Addr::LOCALHOST.into();
-        let loopback_v6 = std::net::Ipv6Addr::LOCALHOST.into();
-        address.set_ip(if address.is_ipv4() {
-            loopback_v4
-        } else {
-            loopback_v6
-        });
-    }
-    Url::parse(&format!("http://{address}")).expect("an address and a port make a URL")
-}
-
 /// A client for URLs that the operator named. It follows no redirects: they would get the token.
-pub(super) fn client(base: &Url) -> anyhow::Result<reqwest::Client> {
+pub(super) fn client(server: &Address) -> anyhow::Result<reqwest::Client> {
     let mut builder = reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(Duration::from_secs(5))
         .user_agent(concat!("reelhook/", env!("CARGO_PKG_VERSION")));
-    if base.scheme() == "http" {
+    if let (Some(name), Some(at)) = (server.url.host_str(), server.at) {
+        builder = builder.resolve(name, at);
+    }
+    if server.url.scheme() == "http" {
         // Without this the machine's certificates are loaded, of which a small container image has none.
         builder = builder.tls_certs_only([]);
     }

@@ -1,16 +1,19 @@
 //! A running server: the parts, wired, from the data directory's lock to the last commit.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::sync::Notify;
 use url::Url;
 
+use super::listeners::{Certificate, Listeners};
 use crate::clock::Clock;
 use crate::config::{Config, Live, Source, SourceName};
 use crate::download::{AllowedHosts, Downloader, Settings as DownloadSettings};
 use crate::egress::{EgressPolicy, GuardedClient};
-use crate::http::{self, App, Limits, Parts, Transport};
+use crate::http::{self, App, Parts};
 use crate::ingest::Ingest;
 use crate::retry::Backoff;
 use crate::shutdown::Tasks;
@@ -26,10 +29,14 @@ const LAST_COMMITS: Duration = Duration::from_secs(10);
 /// A server that accepts callbacks and carries out downloads until it is stopped.
 #[derive(Debug)]
 pub struct Instance {
-    /// Where it listens; the port is real even if 0 was asked for.
+    /// Where it takes callbacks; the port is real even if 0 was asked for.
     pub addr: SocketAddr,
+    /// Where it serves the API: the same, unless `admin_listen` is set.
+    pub api_addr: SocketAddr,
     app: App,
     allowed_hosts: Live<AllowedHosts>,
+    /// Has the certificate looked at at once.
+    certificate_again: Arc<Notify>,
     tasks: Tasks,
     writer: Tasks,
     grace: Duration,
@@ -46,13 +53,10 @@ impl Instance {
         let (tasks, writer) = (Tasks::new(), Tasks::new());
         let store = Store::open(&data.database(), clock.clone(), &writer).await?;
         tidy_up(&store, &storage).await?;
-        let listener = http::listen(config.listen).with_context(|| {
-            format!(
-                "cannot listen on {}; stop what uses the port, or set another `listen`",
-                config.listen
-            )
-        })?;
-        let addr = listener.local_addr()?;
+        let listeners = Listeners::bind(config)?;
+        let (addr, api_addr) = (listeners.addr()?, listeners.api_addr()?);
+        let certificate_again = Arc::new(Notify::new());
+        let certificate = Certificate::of(config, &data, clock.clone(), certificate_again.clone())?;
         let ingest = Ingest::new(
             store.clone(),
             clock.clone(),
@@ -77,18 +81,14 @@ impl Instance {
             tasks: tasks.clone(),
             settings: http_settings(config),
         });
-        tasks.spawn(http::serve(
-            listener,
-            Transport::Plain,
-            http::router(app.clone()),
-            limits(config),
-            tasks.clone(),
-        ));
+        listeners.serve(config, &app, certificate, &tasks);
         tasks.spawn(downloader.run());
         Ok(Self {
             addr,
+            api_addr,
             app,
             allowed_hosts,
+            certificate_again,
             tasks,
             writer,
             grace: config.shutdown_grace,
@@ -96,12 +96,14 @@ impl Instance {
         })
     }
 
-    /// Takes over the sources and tokens of another configuration; everything else stays until the next start.
+    /// Takes over the sources and tokens of another configuration, and has the certificate looked at; everything else
+    /// stays until the next start.
     pub fn reload(&self, config: &Config) {
         self.app.ingest.replace_sources(config.sources.clone());
         self.allowed_hosts.replace(allowed_hosts(config));
         self.app
             .replace_secrets(config.api.tokens.clone(), &config.secrets());
+        self.certificate_again.notify_one();
     }
 
     /// Two-stage stop: accepts nothing more, lets requests and downloads finish within the grace period, returns the
@@ -164,10 +166,15 @@ fn egress_policy(config: &Config, addr: SocketAddr) -> EgressPolicy {
     EgressPolicy {
         ports: config.egress.ports.clone(),
         allow_cidrs: config.egress.allow_cidrs.clone(),
-        exempt_url: config.is_configless().then(|| sample_url(addr)).flatten(),
+        exempt_url: offers_sample(config).then(|| sample_url(addr)).flatten(),
         connect_timeout: config.downloads.connect_timeout,
         idle_timeout: config.downloads.idle_timeout,
     }
+}
+
+/// Where there is a configuration, or a certificate that does not fit a loopback address, there is no sample.
+fn offers_sample(config: &Config) -> bool {
+    config.is_configless() && !config.tls.is_on()
 }
 
 /// Our own sample video, the one loopback URL that a config-less server fetches.
@@ -196,16 +203,6 @@ fn allowed_hosts(config: &Config) -> AllowedHosts {
     config.sources.iter().map(of).collect()
 }
 
-fn limits(config: &Config) -> Limits {
-    Limits {
-        header_timeout: config.ingest.header_timeout,
-        write_timeout: config.ingest.write_timeout,
-        max_connections: config.ingest.max_connections,
-        max_connections_per_address: config.ingest.max_connections_per_address,
-        trusted_proxies: config.trusted_proxies.clone(),
-    }
-}
-
 fn http_settings(config: &Config) -> http::Settings {
     http::Settings {
         api_tokens: config.api.tokens.clone(),
@@ -215,6 +212,6 @@ fn http_settings(config: &Config) -> http::Settings {
         max_inflight: config.ingest.max_inflight,
         body_timeout: config.ingest.body_timeout,
         max_connections_per_address: config.ingest.max_connections_per_address,
-        sample: config.is_configless(),
+        sample: offers_sample(config),
     }
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+mod address;
 mod answers;
 mod banner;
 mod callback_url;
@@ -14,6 +15,7 @@ mod deliveries;
 mod healthcheck;
 mod human;
 pub mod instance;
+mod listeners;
 mod serve;
 mod session;
 mod signing;

@@ -88,10 +88,13 @@ async fn serve(mut config: Config, args: Args, session: &mut Session) -> anyhow:
     let instance = Instance::start(&config, Clock::system()).await?;
     if config.log.format == LogFormat::Text {
         // A receiver does not end because nobody reads its greeting.
-        let _ = session.print(&banner::of(&config, instance.addr));
+        let _ = session.print(&banner::of(&config, instance.addr, instance.api_addr));
         let _ = session.flush();
     }
     tracing::info!(listen = %instance.addr, "listening on {}", instance.addr);
+    if instance.api_addr != instance.addr {
+        tracing::info!(admin_listen = %instance.api_addr, "serving the API on {}", instance.api_addr);
+    }
     loop {
         let signal = tokio::select! {
             signal = signals.next() => signal,

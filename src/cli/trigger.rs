@@ -5,6 +5,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use url::Url;
 
+use super::address::Address;
 use super::callback_url::{callback_url, configured};
 use super::client::{cause, client};
 use super::human::{self, FAINT, painted};
@@ -53,6 +54,9 @@ pub(super) struct Args {
 /// Where a callback goes, and what makes it genuine.
 struct Target {
     url: Url,
+    /// The server it stands for: where it is, and where to see what became of the callback.
+    taker: Address,
+    api: Url,
     key: Option<Secret>,
 }
 
@@ -82,13 +86,13 @@ pub(super) async fn run(args: Args, session: &mut Session) -> anyhow::Result<Exi
     if !args.json {
         session.print(&sent(&target.url, &callback))?;
     }
-    let reply = send(&target.url, &callback).await?;
+    let reply = send(&target, &callback).await?;
     if args.json {
         session.print(&as_json(&target.url, &callback, &reply).to_string())?;
     } else {
         session.print(&received(&reply))?;
         if reply.status == 200 {
-            session.note(&next_step(&target.url, &callback.task_id));
+            session.note(&next_step(&target, &callback.task_id));
         }
     }
     Ok(if reply.status == 200 {
@@ -133,16 +137,20 @@ fn target(args: &Args, sample: &Sample, session: &Session) -> anyhow::Result<Tar
     let mut target = match &args.to {
         Some(url) if matches!(url.scheme(), "http" | "https") => Target {
             url: url.clone(),
+            taker: Address::named(url.clone()),
+            api: url.clone(),
             key: None,
         },
         Some(_) => return Err(UsageError("--to must be an http or https URL".to_owned()).into()),
         None => {
-            let mut config = session.config(Overrides::default())?;
-            // This machine's own server: the way round through a proxy proves less and fails more.
-            config.public_url = None;
+            let config = session.config(Overrides::default())?;
             let source = configured(&config, &args.source)?;
+            // This machine's own server: the way round through a proxy proves less and fails more.
+            let taker = Address::of_callbacks(&config);
             Target {
-                url: callback_url(&config, &args.source, source),
+                url: callback_url(taker.url.clone(), &args.source, source),
+                taker,
+                api: Address::of_api(&config).url,
                 key: source.hmac_keys.first().cloned(),
             }
         }
@@ -212,8 +220,11 @@ fn random_task_id() -> anyhow::Result<TaskId> {
     Ok(format!("test_{}", hex::encode(bytes)).parse()?)
 }
 
-async fn send(url: &Url, callback: &Callback) -> anyhow::Result<Reply> {
-    let mut request = client(url)?.post(url.clone()).body(callback.body.to_string());
+async fn send(target: &Target, callback: &Callback) -> anyhow::Result<Reply> {
+    let url = &target.url;
+    let mut request = client(&target.taker)?
+        .post(url.clone())
+        .body(callback.body.to_string());
     for (name, value) in &callback.headers {
         request = request.header(*name, value);
     }
@@ -276,9 +287,10 @@ fn received(reply: &Reply) -> String {
     )
 }
 
-fn next_step(url: &Url, task_id: &TaskId) -> String {
-    let server = url.origin().ascii_serialization();
-    let source = url
+fn next_step(target: &Target, task_id: &TaskId) -> String {
+    let server = target.api.origin().ascii_serialization();
+    let source = target
+        .url
         .path_segments()
         .and_then(Iterator::last)
         .filter(|name| name.parse::<SourceName>().is_ok());

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::error::{Place, Problem};
 use super::secret::Secret;
-use super::{Config, Source, SourceName};
+use super::{Acme, Config, Source, SourceName, is_local_name, is_loopback};
 
 /// Characters that a token must at least have: 24 of a 64-letter alphabet are 144 bits.
 const MIN_TOKEN: usize = 24;
@@ -21,11 +21,13 @@ impl Config {
             config: self,
             problems: Vec::new(),
         };
+        checks.admin_listen();
         checks.public_url();
         for (name, source) in &self.sources {
             checks.source(name, source);
         }
         checks.api();
+        checks.tls();
         checks.ingest();
         checks.downloads();
         checks.egress();
@@ -47,22 +49,33 @@ impl Config {
             .or_else(|| self.origin.places.get(section?))
     }
 
-    /// Why others can reach us, as the beginning of a sentence; `None` if they cannot.
-    fn exposure(&self) -> Option<String> {
-        if self.listens_off_loopback() {
+    /// Why others can send callbacks, as the beginning of a sentence; `None` if they cannot.
+    pub(super) fn exposure(&self) -> Option<String> {
+        if !is_loopback(self.listen.ip()) {
             return Some(format!(
                 "listen = \"{}\" can be reached from other machines",
                 self.listen
             ));
         }
-        let public = self
-            .public_url
-            .as_ref()
-            .filter(|url| !super::names_loopback(url))?;
-        let host = public.host_str().unwrap_or_default();
+        if let Some(url) = self.public_url.as_ref().filter(|url| !super::names_loopback(url)) {
+            let host = url.host_str().unwrap_or_default();
+            return Some(format!(
+                "public_url names {host}, and the proxy or tunnel behind it makes a loopback address public"
+            ));
+        }
+        let domain = self.tls.acme.domains.iter().find(|name| !is_local_name(name))?;
         Some(format!(
-            "public_url names {host}, and the proxy or tunnel behind it makes a loopback address public"
+            "tls.acme.domains names {domain}, and the port forwarded for it makes a loopback address public"
         ))
+    }
+
+    /// The same of the API, which `admin_listen` takes out of what `listen` and `public_url` lead to.
+    fn api_exposure(&self) -> Option<String> {
+        let Some(admin) = self.admin_listen else {
+            return self.exposure();
+        };
+        (!is_loopback(admin.ip()))
+            .then(|| format!("admin_listen = \"{admin}\" can be reached from other machines"))
     }
 }
 
@@ -70,6 +83,20 @@ impl Config {
 pub(super) fn file_path(url: &str) -> Option<PathBuf> {
     let url = Url::parse(url).ok().filter(|url| url.scheme() == "file")?;
     url.to_file_path().ok()
+}
+
+/// Whether an authority could certify it by http-01: labels of letters, digits and inner hyphens, the last no number.
+fn is_domain(name: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let last = name.rsplit('.').next().unwrap_or_default();
+    name.len() <= 253 && name.split('.').all(label) && !last.bytes().all(|b| b.is_ascii_digit())
 }
 
 struct Checks<'a> {
@@ -81,6 +108,16 @@ impl Checks<'_> {
     fn refuse(&mut self, key: impl Into<String>, message: impl Into<String>) {
         self.problems
             .push(self.config.problem(key.into(), message.into()));
+    }
+
+    fn admin_listen(&mut self) {
+        let admin = self.config.admin_listen;
+        if admin == Some(self.config.listen) && self.config.listen.port() != 0 {
+            self.refuse(
+                "admin_listen",
+                "is the same as listen; give it another port, or leave it empty",
+            );
+        }
     }
 
     fn public_url(&mut self) {
@@ -192,11 +229,12 @@ impl Checks<'_> {
 
     fn api(&mut self) {
         let tokens = &self.config.api.tokens;
-        if let Some(exposure) = self.config.exposure()
+        if let Some(exposure) = self.config.api_exposure()
             && tokens.is_empty()
         {
             let message = format!(
-                "{exposure}, and without a token anyone could read and delete tasks and files: set at least one"
+                "{exposure}, and without a token anyone could read and delete tasks and files: set at least one, or \
+                 admin_listen to an address on loopback"
             );
             self.refuse("api.tokens", message);
         }
@@ -208,6 +246,59 @@ impl Checks<'_> {
                     "shares a token with api.tokens; the provider sees and logs the callback URL, so use another",
                 );
             }
+        }
+    }
+
+    fn tls(&mut self) {
+        let tls = &self.config.tls;
+        match (&tls.cert_file, &tls.key_file) {
+            (Some(_), None) => self.refuse("tls.key_file", "must be set along with tls.cert_file"),
+            (None, Some(_)) => self.refuse("tls.cert_file", "must be set along with tls.key_file"),
+            (Some(_), Some(_)) if tls.acme.is_on() => self.refuse(
+                "tls.acme.domains",
+                "obtains a certificate where tls.cert_file already names one; empty one of the two",
+            ),
+            _ => {}
+        }
+        self.acme(&tls.acme);
+    }
+
+    fn acme(&mut self, acme: &Acme) {
+        if !acme.is_on() {
+            if *acme != Acme::default() {
+                self.refuse(
+                    "tls.acme.domains",
+                    "is empty, so that no certificate is obtained; set it, or remove the other keys of [tls.acme]",
+                );
+            }
+            return;
+        }
+        for domain in acme.domains.iter().filter(|domain| !is_domain(domain)) {
+            let message = format!(
+                "lists {domain:?}; an authority that asks port 80 certifies names such as \"hooks.example.com\", in \
+                 lower case, and neither addresses nor wildcards"
+            );
+            self.refuse("tls.acme.domains", message);
+        }
+        self.web_url("tls.acme.directory_url", &acme.directory_url);
+        if acme.directory_url.scheme() != "https" {
+            self.refuse(
+                "tls.acme.directory_url",
+                "must begin with https: the answers decide what we sign",
+            );
+        }
+        let mail = |mail: &String| mail.contains('@') && !mail.contains([' ', ':', ',', '?']);
+        if !acme.contact.iter().all(mail) {
+            self.refuse("tls.acme.contact", "must be one e-mail address");
+        }
+        let http_listen = self.config.acme_listen();
+        if [Some(self.config.listen), self.config.admin_listen].contains(&Some(http_listen))
+            && http_listen.port() != 0
+        {
+            self.refuse(
+                "tls.acme.http_listen",
+                "is an address that something else listens on; authorities ask port 80 of the domain",
+            );
         }
     }
 

@@ -18,6 +18,7 @@ pub(super) enum Shape {
 /// Every key, dotted; `*` is a source's name. In the order of the example file.
 pub(super) const KEYS: &[(&str, Shape)] = &[
     ("listen", Shape::Text),
+    ("admin_listen", Shape::Text),
     ("public_url", Shape::Text),
     ("data_dir", Shape::Text),
     ("trusted_proxies", Shape::List),
@@ -35,6 +36,13 @@ pub(super) const KEYS: &[(&str, Shape)] = &[
     ("sources.*.allowed_hosts", Shape::List),
     ("api.tokens", Shape::List),
     ("api.tokens_file", Shape::Text),
+    ("tls.cert_file", Shape::Text),
+    ("tls.key_file", Shape::Text),
+    ("tls.acme.domains", Shape::List),
+    ("tls.acme.contact", Shape::Text),
+    ("tls.acme.directory_url", Shape::Text),
+    ("tls.acme.directory_ca_file", Shape::Text),
+    ("tls.acme.http_listen", Shape::Text),
     ("ingest.max_body", Shape::Text),
     ("ingest.max_inflight", Shape::Text),
     ("ingest.body_timeout", Shape::Text),

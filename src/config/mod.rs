@@ -38,7 +38,9 @@ pub use live::Live;
 pub use load::{Inputs, Overrides};
 pub use name::{BadSourceName, SourceName};
 pub use secret::{REDACTED, Secret};
-pub use sections::{Api, BadLogFormat, Downloads, Egress, Ingest, Log, LogFormat, Source, Storage};
+pub use sections::{
+    Acme, Api, BadLogFormat, Downloads, Egress, Ingest, Log, LogFormat, Source, Storage, Tls,
+};
 
 /// The example file: every key at its default, commented out, with its explanation.
 pub const EXAMPLE: &str = include_str!("../../config.example.toml");
@@ -50,6 +52,12 @@ pub struct Config {
     /// The address and port we listen on.
     #[serde(deserialize_with = "values::address")]
     pub listen: SocketAddr,
+    /// Where everything but callbacks is served instead, if anywhere: then `listen` takes callbacks only.
+    #[serde(
+        deserialize_with = "values::blank_address",
+        serialize_with = "values::blank::serialize"
+    )]
+    pub admin_listen: Option<SocketAddr>,
     /// How the world reaches `listen`, if through a proxy or tunnel. URLs for others start with it.
     #[serde(
         deserialize_with = "values::blank_url",
@@ -69,6 +77,8 @@ pub struct Config {
     pub sources: BTreeMap<SourceName, Source>,
     /// Our own API and dashboard.
     pub api: Api,
+    /// The certificate of `listen`.
+    pub tls: Tls,
     /// Limits on incoming callbacks.
     pub ingest: Ingest,
     /// Fetching files.
@@ -102,12 +112,14 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            admin_listen: None,
             public_url: None,
             data_dir: PathBuf::from("data"),
             trusted_proxies: Vec::new(),
             shutdown_grace: Duration::from_secs(20),
             sources: BTreeMap::new(),
             api: Api::default(),
+            tls: Tls::default(),
             ingest: Ingest::default(),
             downloads: Downloads::default(),
             egress: Egress::default(),
@@ -124,10 +136,28 @@ impl Config {
         self.origin.configless
     }
 
-    /// Whether others than this machine can reach us: `listen` is off loopback, or `public_url` names a host that is
-    /// (a proxy or tunnel makes loopback public).
+    /// Whether others than this machine can send callbacks: `listen` is off loopback, or `public_url` or a domain of
+    /// the certificate names a host that is (a proxy, a tunnel or a forwarded port makes loopback public).
     pub fn is_exposed(&self) -> bool {
-        self.listens_off_loopback() || self.public_url.as_ref().is_some_and(|url| !names_loopback(url))
+        self.exposure().is_some()
+    }
+
+    /// Where the API is served.
+    pub fn api_listen(&self) -> SocketAddr {
+        self.admin_listen.unwrap_or(self.listen)
+    }
+
+    /// Whether the API is served by TLS: on `listen` if that is; on `admin_listen` unless that is on loopback, where
+    /// nobody listens in and no certificate fits the address.
+    pub fn api_speaks_tls(&self) -> bool {
+        let off_loopback = |address: SocketAddr| !is_loopback(address.ip());
+        self.tls.is_on() && self.admin_listen.is_none_or(off_loopback)
+    }
+
+    /// Where an authority finds the answers to its questions: port 80 of the address in `listen`, unless written.
+    pub fn acme_listen(&self) -> SocketAddr {
+        let usual = SocketAddr::new(self.listen.ip(), 80);
+        self.tls.acme.http_listen.unwrap_or(usual)
     }
 
     /// The directory of finished files: that of `storage.url`, else `media` in `data_dir`.
@@ -154,10 +184,6 @@ impl Config {
         }
         toml::to_string(&shown).expect("every field has a TOML form")
     }
-
-    fn listens_off_loopback(&self) -> bool {
-        !is_loopback(self.listen.ip())
-    }
 }
 
 /// Whether an address is this machine's own; `0.0.0.0` and `::` are not, for they stand for every address it has.
@@ -170,10 +196,12 @@ pub fn names_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => is_loopback(address.into()),
         Some(Host::Ipv6(address)) => is_loopback(address.into()),
-        Some(Host::Domain(name)) => {
-            let name = name.trim_end_matches('.');
-            name == "localhost" || name.ends_with(".localhost")
-        }
+        Some(Host::Domain(name)) => is_local_name(name),
         None => false,
     }
+}
+
+fn is_local_name(name: &str) -> bool {
+    let name = name.trim_end_matches('.');
+    name == "localhost" || name.ends_with(".localhost")
 }

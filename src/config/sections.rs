@@ -1,5 +1,6 @@
 //! The sections of the configuration, one struct each, with their defaults.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -92,6 +93,71 @@ pub struct Api {
     /// A file with more of them, one per line; its tokens are in `tokens` once loaded.
     #[serde(with = "values::blank_path")]
     pub tokens_file: Option<PathBuf>,
+}
+
+/// `[tls]`: the certificate that `listen` is served with. Without one it speaks plain HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// A PEM file with our certificate, then those that vouch for it. Watched, as is the key's.
+    #[serde(with = "values::blank_path")]
+    pub cert_file: Option<PathBuf>,
+    /// A PEM file with its key.
+    #[serde(with = "values::blank_path")]
+    pub key_file: Option<PathBuf>,
+    /// An authority to obtain one from instead.
+    pub acme: Acme,
+}
+
+impl Tls {
+    /// Whether `listen` speaks TLS.
+    pub fn is_on(&self) -> bool {
+        self.cert_file.is_some() || self.acme.is_on()
+    }
+}
+
+/// `[tls.acme]`: a certificate from an authority that verifies names by asking port 80 (ACME, http-01).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Acme {
+    /// The names the certificate is for. Empty means that none is asked for.
+    #[serde(deserialize_with = "values::texts")]
+    pub domains: Vec<String>,
+    /// An e-mail address for the authority to write to.
+    #[serde(with = "values::blank")]
+    pub contact: Option<String>,
+    /// The authority's directory.
+    #[serde(deserialize_with = "values::url")]
+    pub directory_url: Url,
+    /// A PEM file with the roots that vouch for the authority's own server, if the system does not know them.
+    #[serde(with = "values::blank_path")]
+    pub directory_ca_file: Option<PathBuf>,
+    /// What was written for `http_listen`; [`Config::acme_listen`](super::Config::acme_listen) adds the default.
+    #[serde(
+        deserialize_with = "values::blank_address",
+        serialize_with = "values::blank::serialize"
+    )]
+    pub http_listen: Option<SocketAddr>,
+}
+
+impl Acme {
+    /// Whether a certificate is to be obtained.
+    pub fn is_on(&self) -> bool {
+        !self.domains.is_empty()
+    }
+}
+
+impl Default for Acme {
+    fn default() -> Self {
+        Self {
+            domains: Vec::new(),
+            contact: None,
+            directory_url: Url::parse("https://acme-v02.api.letsencrypt.org/directory")
+                .expect("the constant is a URL"),
+            directory_ca_file: None,
+            http_listen: None,
+        }
+    }
 }
 
 /// `[ingest]`: what one callback, and all of them together, may cost.

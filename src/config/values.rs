@@ -205,6 +205,18 @@ pub(super) fn address<'de, D: Deserializer<'de>>(d: D) -> Result<SocketAddr, D::
     )
 }
 
+/// Reads an optional address with its port; `""` means none.
+pub(super) fn blank_address<'de, D: Deserializer<'de>>(d: D) -> Result<Option<SocketAddr>, D::Error> {
+    text_as(
+        d,
+        "an IP address and a port such as \"127.0.0.1:8081\", or \"\" for none",
+        |text| match text.trim() {
+            "" => Some(None),
+            text => text.parse().ok().map(Some),
+        },
+    )
+}
+
 /// Reads a list of networks; a bare address is the network of that one address.
 pub(super) fn networks<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<IpNet>, D::Error> {
     list_of(

@@ -20,6 +20,7 @@ use crate::store::Store;
 
 mod access;
 mod callbacks;
+mod challenges;
 mod client_addr;
 mod deliveries;
 mod files;
@@ -30,6 +31,7 @@ mod redact;
 mod tasks;
 mod views;
 
+pub use challenges::challenge_router;
 pub use listener::{Limits, Transport, listen, serve};
 
 use listener::Places;
@@ -126,9 +128,33 @@ impl std::ops::Deref for App {
     }
 }
 
-/// Every route there is.
-pub fn router(app: App) -> Router {
-    let api = Router::new()
+/// What a listener serves, besides the health that every one tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Routes {
+    /// Everything.
+    All,
+    /// What strangers may reach.
+    Callbacks,
+    /// All the rest.
+    Api,
+}
+
+/// The routes of one listener.
+pub fn router(app: App, routes: Routes) -> Router {
+    let served = match routes {
+        Routes::All => api(&app).merge(callbacks()),
+        Routes::Callbacks => callbacks(),
+        Routes::Api => api(&app),
+    };
+    served
+        .merge(health())
+        .fallback(not_found)
+        .layer(CatchPanicLayer::custom(problem::of_panic))
+        .with_state(app)
+}
+
+fn api(app: &App) -> Router<App> {
+    Router::new()
         .route("/v1/tasks", get(tasks::list).post(tasks::expect))
         .route("/v1/tasks/{task_id}", get(tasks::show).delete(tasks::delete))
         .route("/v1/tasks/{task_id}/deliveries", get(deliveries::of_task))
@@ -140,17 +166,21 @@ pub fn router(app: App) -> Router {
         .route("/v1/stats", get(tasks::stats))
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_API_BODY))
-        .layer(from_fn_with_state(app.clone(), access::require));
-    let open = Router::new()
+        .layer(from_fn_with_state(app.clone(), access::require))
+}
+
+fn callbacks() -> Router<App> {
+    Router::new()
         .route("/callbacks/{source}", any(callbacks::receive))
+        .route("/sample.mp4", get(files::sample))
+        .method_not_allowed_fallback(method_not_allowed)
+}
+
+fn health() -> Router<App> {
+    Router::new()
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
-        .route("/sample.mp4", get(files::sample))
-        .method_not_allowed_fallback(method_not_allowed);
-    api.merge(open)
-        .fallback(not_found)
-        .layer(CatchPanicLayer::custom(problem::of_panic))
-        .with_state(app)
+        .method_not_allowed_fallback(method_not_allowed)
 }
 
 async fn not_found(uri: Uri) -> Problem {

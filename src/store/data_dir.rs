@@ -73,6 +73,11 @@ impl DataDir {
         Self::spool_in(&self.root)
     }
 
+    /// Where accounts with certificate authorities and what they issued are kept.
+    pub fn acme(&self) -> PathBuf {
+        Self::acme_in(&self.root)
+    }
+
     /// The database file of the data directory `root`, opened or not.
     pub fn database_in(root: &Path) -> PathBuf {
         root.join("reelhook.db")
@@ -81,6 +86,11 @@ impl DataDir {
     /// The spool of the data directory `root`, opened or not.
     pub fn spool_in(root: &Path) -> PathBuf {
         root.join("spool")
+    }
+
+    /// The directory of certificates obtained for the data directory `root`, opened or not.
+    pub fn acme_in(root: &Path) -> PathBuf {
+        root.join("acme")
     }
 }
 

@@ -117,14 +117,18 @@ impl Certificate {
         (self.contents.not_after - now).div_euclid(DAY)
     }
 
-    /// Whom it is for and until when, for a log line: `hooks.example.com until 2027-02-19T09:30:00Z (89 days)`.
+    /// Whom it is for and until when, for a log line: `hooks.example.com until 2027-02-19T09:30:00.000Z (89 days left)`.
     pub fn summary(&self, now: Millis) -> String {
         let names = match self.names() {
             [] => "no name at all".to_owned(),
             names => names.join(", "),
         };
-        let days = self.days_left(now);
-        format!("{names} until {} ({days} days left)", rfc3339(self.not_after()))
+        let left = match self.days_left(now) {
+            1 => "1 day left".to_owned(),
+            days @ 0.. => format!("{days} days left"),
+            _ => "over".to_owned(),
+        };
+        format!("{names} until {} ({left})", rfc3339(self.not_after()))
     }
 
     pub(super) fn key(&self) -> Arc<CertifiedKey> {
@@ -139,6 +143,12 @@ impl std::fmt::Debug for Certificate {
             .field("contents", &self.contents)
             .finish_non_exhaustive()
     }
+}
+
+/// The names in a certificate file, for those who may not read its key.
+pub fn names_in(cert_file: &Path) -> Option<Vec<String>> {
+    let own = CertificateDer::from_pem_slice(&fs::read(cert_file).ok()?).ok()?;
+    Some(contents::read(&own)?.names)
 }
 
 /// The first private key in a PEM text, whatever its notation.

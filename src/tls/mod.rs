@@ -18,8 +18,8 @@ mod certificate;
 mod contents;
 mod files;
 
-pub use acme::{Acme, AcmeError, Challenges, Settings as AcmeSettings, cache_dir, cached};
-pub use certificate::{Certificate, Flaw, Pair, Unusable};
+pub use acme::{Acme, AcmeError, Challenges, Settings as AcmeSettings, cache_dir, cached, check_roots};
+pub use certificate::{Certificate, Flaw, Pair, Unusable, names_in};
 pub use files::Files;
 
 /// The certificate in force, if there is one yet; rustls asks for it at every handshake. Clones share it.

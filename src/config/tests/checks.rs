@@ -235,3 +235,102 @@ fn a_problem_names_the_variable_or_flag_that_caused_it() {
         setup.refused()
     );
 }
+
+#[test]
+fn one_half_of_a_certificate_is_refused_with_the_other_key() {
+    let without_key = refused("[tls]\ncert_file = \"cert.pem\"\n");
+    assert_eq!(without_key, "tls.key_file: must be set along with tls.cert_file");
+    let without_cert = refused("[tls]\nkey_file = \"key.pem\"\n");
+    assert_eq!(without_cert, "tls.cert_file: must be set along with tls.key_file");
+}
+
+#[test]
+fn what_no_authority_would_certify_is_refused() {
+    for (text, key) in [
+        (
+            "domains = [\"*.example.com\"]",
+            "tls.acme.domains: lists \"*.example.com\"",
+        ),
+        ("domains = [\"192.0.2.1\"]", "tls.acme.domains: lists"),
+        ("domains = [\"hooks.example.com.\"]", "tls.acme.domains: lists"),
+        ("domains = [\"Hooks.example.com\"]", "tls.acme.domains: lists"),
+        ("contact = \"ops@example.com\"", "tls.acme.domains: is empty"),
+        (
+            "domains = [\"a.localhost\"]\ncontact = \"ops\"",
+            "tls.acme.contact: must be",
+        ),
+        (
+            "domains = [\"a.localhost\"]\ndirectory_url = \"http://127.0.0.1/dir\"",
+            "tls.acme.directory_url: must begin with https",
+        ),
+        (
+            "domains = [\"a.localhost\"]\nhttp_listen = \"127.0.0.1:8080\"",
+            "tls.acme.http_listen: is an address",
+        ),
+        (
+            "domains = [\"a.localhost\"]\n[tls]\ncert_file = \"c\"\nkey_file = \"k\"",
+            "tls.acme.domains: obtains",
+        ),
+    ] {
+        let refused = refused(&format!("[tls.acme]\n{text}\n"));
+        assert!(refused.contains(key), "{text}: {refused}");
+    }
+}
+
+#[test]
+fn an_authority_asks_port_80_of_the_address_we_listen_on() {
+    let asked = |more: &str| {
+        let text = format!("{more}\ntls.acme.domains = [\"hooks.example.com\"]\n{SIGNED}");
+        Setup::new().file(text).loaded().acme_listen().to_string()
+    };
+    assert_eq!(asked("listen = \"0.0.0.0:443\""), "0.0.0.0:80");
+    assert_eq!(asked("listen = \"[::]:443\""), "[::]:80");
+    assert_eq!(
+        asked("tls.acme.http_listen = \"127.0.0.1:5002\""),
+        "127.0.0.1:5002"
+    );
+}
+
+#[test]
+fn a_certificate_for_a_public_name_makes_loopback_public() {
+    let refused = refused("[sources.kie]\n[tls.acme]\ndomains = [\"hooks.example.com\"]\n");
+    assert_eq!(refused.lines().count(), 2, "{refused}");
+    assert!(
+        refused.contains("tls.acme.domains names hooks.example.com"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn each_listener_is_refused_for_what_it_serves() {
+    let keys = "[sources.kie]\nhmac_keys = [\"key\"]\n";
+    let local_admin = "listen = \"0.0.0.0:443\"\nadmin_listen = \"127.0.0.1:8081\"\n";
+    let config = Setup::new().file(format!("{local_admin}{keys}")).loaded();
+    assert!(config.is_exposed() && config.api.tokens.is_empty());
+    let callbacks = refused(&format!("{local_admin}[sources.kie]\n"));
+    assert_eq!(callbacks.lines().count(), 1, "{callbacks}");
+    assert!(
+        callbacks.contains("sources.kie.hmac_keys: listen = "),
+        "{callbacks}"
+    );
+
+    let public_admin = "admin_listen = \"0.0.0.0:8081\"\n";
+    let api = refused(&format!("{public_admin}[sources.kie]\n"));
+    assert_eq!(api.lines().count(), 1, "{api}");
+    assert!(api.starts_with("api.tokens: admin_listen = "), "{api}");
+
+    let same = refused("admin_listen = \"127.0.0.1:8080\"\n");
+    assert!(same.contains("admin_listen: is the same as listen"), "{same}");
+}
+
+#[test]
+fn the_api_speaks_tls_where_others_could_listen_in() {
+    let speaks = |more: &str| {
+        let text = format!("{more}\n{SIGNED}[tls]\ncert_file = \"c\"\nkey_file = \"k\"\n");
+        Setup::new().file(text).loaded().api_speaks_tls()
+    };
+    assert!(speaks(""));
+    assert!(speaks("admin_listen = \"0.0.0.0:8081\""));
+    assert!(!speaks("admin_listen = \"127.0.0.1:8081\""));
+    assert!(!Setup::new().loaded().api_speaks_tls());
+}

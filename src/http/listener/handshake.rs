@@ -18,7 +18,7 @@ enum Failure {
     NotTls,
     TooSlow,
     Distrusted,
-    UnknownName,
+    NoCertificate,
     NothingInCommon,
     Other,
 }
@@ -57,8 +57,8 @@ impl Failure {
             rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => Self::NotTls,
             rustls::Error::AlertReceived(_) => Self::Distrusted,
             rustls::Error::PeerIncompatible(_) => Self::NothingInCommon,
-            // The one general error of a server is that its resolver had no certificate for the name.
-            rustls::Error::General(_) => Self::UnknownName,
+            // The one general error of a server is that its resolver had no certificate to give.
+            rustls::Error::General(_) => Self::NoCertificate,
             _ => Self::Other,
         }
     }
@@ -70,7 +70,7 @@ impl Failure {
             Self::Distrusted => {
                 "it refuses our certificate; it may be self-signed, expired, or for another name"
             }
-            Self::UnknownName => "it asks for a name that there is no certificate for",
+            Self::NoCertificate => "there is no certificate yet; the lines about obtaining one say why",
             Self::NothingInCommon => "no version or cipher in common; TLS 1.2 and 1.3 are spoken here",
             Self::Other => "the handshake broke off",
         }
@@ -162,7 +162,7 @@ mod tests {
         );
         assert_eq!(
             failure(|stream| ask(stream, "example.com")).await,
-            Failure::UnknownName
+            Failure::NoCertificate
         );
         assert_eq!(failure(async |stream| drop(stream)).await, Failure::Other);
     }

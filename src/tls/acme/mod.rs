@@ -22,6 +22,7 @@ mod web;
 pub use cache::{cache_dir, cached};
 pub use challenges::Challenges;
 pub use error::AcmeError;
+pub use web::check_roots;
 
 use cache::Cache;
 use order::Authority;

@@ -34,6 +34,11 @@ impl Web {
     }
 }
 
+/// Whether a file holds roots that an authority could be known by.
+pub fn check_roots(path: &Path) -> Result<(), AcmeError> {
+    read_roots(path).map(drop)
+}
+
 fn settings() -> ClientBuilder {
     Client::builder()
         .no_proxy()
