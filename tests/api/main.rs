@@ -13,3 +13,4 @@ mod replay;
 #[path = "../soundness/mod.rs"]
 mod soundness;
 mod support;
+mod tls;

@@ -34,7 +34,7 @@ const POLL: Duration = Duration::from_mins(1);
 /// How long one order may take in all: authorities answer within seconds, but may queue.
 const PATIENCE: Duration = Duration::from_mins(5);
 
-/// The least wait after a failed order, to which [`BACKOFF`] is added. Let's Encrypt allows five failed validations an
+/// The least wait between two orders; after one that failed, [`BACKOFF`] is added. Let's Encrypt allows five failed validations an
 /// hour.
 const PAUSE: Duration = Duration::from_mins(2);
 const BACKOFF: Backoff = Backoff {
@@ -123,7 +123,8 @@ impl Acme {
         }
     }
 
-    /// Tries until there is a certificate, with growing waits; gives when the next one is due.
+    /// Tries until there is a certificate, with growing waits; gives when the next one is due. That is never at once:
+    /// between an authority and a machine that disagree about the time, every certificate looks old.
     async fn obtain_with_patience(&self) -> Millis {
         for attempt in 1.. {
             let Err(error) = self.obtain().await else { break };
@@ -134,7 +135,7 @@ impl Acme {
                 () = self.now.notified() => {}
             }
         }
-        self.due()
+        self.due().max(self.clock.now() + millis(PAUSE))
     }
 
     async fn obtain(&self) -> Result<(), AcmeError> {

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -9,12 +10,14 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 mod cdn;
+mod certificates;
 mod program;
 mod raw;
 mod request;
 mod server;
 
 pub(crate) use cdn::{Cdn, Reply, Trap, mp4};
+pub(crate) use certificates::{Authority, connector, shake_hands, shown, web_client};
 pub(crate) use program::{Program, Serving};
 pub(crate) use raw::Raw;
 pub(crate) use request::{Answer, Call};
@@ -45,6 +48,12 @@ where
         assert!(started.elapsed() < PATIENCE, "waited in vain until {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// An address of this machine that nothing else is likely to use: all its ports can be chosen beforehand.
+pub(crate) fn loopback() -> Ipv4Addr {
+    let [a, b, c, _] = getrandom::u32().unwrap().to_be_bytes();
+    Ipv4Addr::new(127, a.max(1), b, c.clamp(1, 254))
 }
 
 /// Says that a test cannot be run here; in CI that is a failure.

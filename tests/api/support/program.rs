@@ -51,6 +51,13 @@ impl Program {
         ended(self.command(arguments))
     }
 
+    /// The same in an environment with these variables.
+    pub(crate) fn run_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
+        let mut command = self.command(arguments);
+        command.envs(variables.iter().copied());
+        ended(command)
+    }
+
     /// Runs a shell script that finds the program in `$0`.
     pub(crate) fn run_in_shell(&self, script: &str) -> Ended {
         let mut command = Command::new("sh");
@@ -72,8 +79,16 @@ impl Program {
 
     /// Runs `serve` on a free port until it is up.
     pub(crate) fn serve(&self, arguments: &[&str]) -> Serving {
-        let all = [&["--listen", "127.0.0.1:0"], arguments].concat();
-        let mut serving = self.spawn(&all);
+        self.up(&[&["--listen", "127.0.0.1:0"], arguments].concat())
+    }
+
+    /// Runs `serve` where its configuration says, until it is up.
+    pub(crate) fn serve_as_configured(&self) -> Serving {
+        self.up(&[])
+    }
+
+    fn up(&self, arguments: &[&str]) -> Serving {
+        let mut serving = self.spawn(arguments);
         let line = serving.err.wait_for("listening on ");
         let addr = line.rsplit("listening on ").next().unwrap_or_default();
         let addr: String = addr

@@ -212,6 +212,19 @@ impl TestServer {
         files_under(&self.data_dir().join(directory))
     }
 
+    /// Where it serves its API.
+    pub(crate) fn api_addr(&self) -> SocketAddr {
+        self.instance.as_ref().expect("it runs").api_addr
+    }
+
+    /// What SIGHUP does, with the configuration as it was.
+    pub(crate) fn look_again(&self) {
+        self.instance
+            .as_ref()
+            .expect("it runs")
+            .reload(&self.setup().config);
+    }
+
     /// The ordinary stop, begun; the receiver is told when it is done.
     pub(crate) fn begin_stop(&mut self) -> tokio::task::JoinHandle<bool> {
         let instance = self.instance.take().expect("it runs");
