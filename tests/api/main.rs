@@ -1,6 +1,7 @@
 //! What reelhook promises, shown over HTTP and by running the program.
 
 mod access;
+mod acme;
 mod bounds;
 mod callbacks;
 mod cli;

@@ -151,16 +151,13 @@ impl Acme {
         Ok(())
     }
 
-    /// When a certificate is to be asked for: a third of its lifetime before the end, or up to a tenth of that third
-    /// earlier, so that what was issued together is not renewed together.
+    /// When a certificate is to be asked for.
     fn due(&self) -> Millis {
-        let Some(certificate) = self.served.now() else {
-            return self.clock.now();
-        };
-        let third = certificate.lifetime() / 3;
-        let random = getrandom::u64().unwrap_or(0);
-        let spread = (i128::from(third / 10) * i128::from(random)) >> 64;
-        certificate.not_after() - third - Millis::try_from(spread).unwrap_or(0)
+        match self.served.now() {
+            // Without randomness as late as may be.
+            Some(certificate) => renewal(&certificate, getrandom::u64().unwrap_or(0)),
+            None => self.clock.now(),
+        }
     }
 
     /// What failed, until when it does no harm, and when it is tried again.
@@ -182,6 +179,14 @@ impl Acme {
     }
 }
 
+/// When to renew: a third of its lifetime before the end, or up to a tenth of that third earlier, the share
+/// `random / 2^64` of it, so that what was issued together is not renewed together.
+fn renewal(certificate: &Certificate, random: u64) -> Millis {
+    let third = certificate.lifetime() / 3;
+    let earlier = (i128::from(third / 10) * i128::from(random)) >> 64;
+    certificate.not_after() - third - Millis::try_from(earlier).unwrap_or(0)
+}
+
 /// What an order brings: PEM texts, as they came.
 pub(super) struct Issued {
     chain: String,
@@ -191,5 +196,31 @@ pub(super) struct Issued {
 impl Issued {
     fn certificate(&self) -> Result<Certificate, AcmeError> {
         Certificate::from_pem(self.chain.as_bytes(), self.key.as_bytes()).map_err(AcmeError::Unusable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+    use super::*;
+    use crate::clock::parse_rfc3339;
+
+    #[test]
+    fn a_third_of_the_lifetime_before_the_end_or_a_little_earlier_it_is_renewed() {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["a.example".to_owned()]).unwrap();
+        params.not_before = date_time_ymd(2026, 1, 1);
+        params.not_after = date_time_ymd(2026, 4, 1);
+        let pem = params.self_signed(&key).unwrap().pem() + &key.serialize_pem();
+        let certificate = Certificate::from_pem(pem.as_bytes(), pem.as_bytes()).unwrap();
+        let at = |text| parse_rfc3339(text).unwrap();
+        // Of 90 days, 30 before the end; or 33.
+        assert_eq!(renewal(&certificate, 0), at("2026-03-02T00:00:00Z"));
+        let earliest = renewal(&certificate, u64::MAX);
+        assert!(
+            (0..10).contains(&(earliest - at("2026-02-27T00:00:00Z"))),
+            "{earliest}"
+        );
     }
 }

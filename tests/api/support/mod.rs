@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 
 mod cdn;
 mod certificates;
+mod pebble;
 mod program;
 mod raw;
 mod request;
@@ -18,6 +19,7 @@ mod server;
 
 pub(crate) use cdn::{Cdn, Reply, Trap, mp4};
 pub(crate) use certificates::{Authority, connector, shake_hands, shown, web_client};
+pub(crate) use pebble::Pebble;
 pub(crate) use program::{Program, Serving};
 pub(crate) use raw::Raw;
 pub(crate) use request::{Answer, Call};
