@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -31,15 +32,33 @@ pub struct BadFilter {
     detail: Option<String>,
 }
 
-/// Sends all log lines to standard error from now on. If something else already does (as in tests), that stays.
+/// Lines that may wait to be written; further ones are dropped, for no callback waits for whoever reads the log.
+const WAITING_LINES: usize = 16 * 1024;
+/// Bytes written at once.
+const WRITTEN_AT_ONCE: usize = 64 * 1024;
+
+/// Has the last lines written when it is dropped.
+#[must_use = "the last lines are written when it is dropped"]
+#[derive(Debug)]
+pub struct Guard {
+    _worker: WorkerGuard,
+}
+
+/// Sends all log lines to standard error from now on, by a thread of their own, until the guard is dropped. If something
+/// else already does (as in tests), that stays.
 ///
 /// `level` is a level for our own lines, with everyone else's at `warn`; or a comma-separated list of directives,
 /// which is then taken as it is.
-pub fn init(format: Format, level: &str) -> Result<(), BadFilter> {
+pub fn init(format: Format, level: &str) -> Result<Guard, BadFilter> {
     let filter = filter(level)?;
+    let (writer, worker) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(WAITING_LINES)
+        .thread_name("log")
+        .finish(io::BufWriter::with_capacity(WRITTEN_AT_ONCE, io::stderr()));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr);
+        .with_writer(writer);
     // An error means only that a subscriber is there already.
     let _ = match format {
         Format::Text => {
@@ -58,7 +77,7 @@ pub fn init(format: Format, level: &str) -> Result<(), BadFilter> {
             .finish()
             .try_init(),
     };
-    Ok(())
+    Ok(Guard { _worker: worker })
 }
 
 /// Whether [`init`] would take this level.
@@ -146,8 +165,8 @@ mod tests {
 
     #[test]
     fn starting_twice_is_harmless() {
-        assert_eq!(init(Format::Json, "warn"), Ok(()));
-        assert_eq!(init(Format::Text, "info"), Ok(()));
+        let _first = init(Format::Json, "warn").unwrap();
+        let _second = init(Format::Text, "info").unwrap();
     }
 
     #[test]

@@ -45,39 +45,31 @@ impl Listeners {
 
     /// Accepts connections until the soft stop, with a certificate if there is to be one.
     pub(super) fn serve(self, config: &Config, app: &App, certificate: Option<Certificate>, tasks: &Tasks) {
-        let serve = |listener, transport, router| {
+        let serve = |listener, transport, served| {
             tasks.spawn(http::serve(
                 listener,
                 transport,
-                router,
+                served,
                 limits(config),
                 tasks.clone(),
             ));
         };
         let transport = || transport(certificate.as_ref().map(Certificate::served));
         match self.admin {
-            None => serve(
-                self.callbacks,
-                transport(),
-                http::router(app.clone(), Routes::All),
-            ),
+            None => serve(self.callbacks, transport(), http::served(app, Routes::All)),
             Some(admin) => {
-                serve(
-                    self.callbacks,
-                    transport(),
-                    http::router(app.clone(), Routes::Callbacks),
-                );
+                serve(self.callbacks, transport(), http::served(app, Routes::Callbacks));
                 let transport = if config.api_speaks_tls() {
                     transport()
                 } else {
                     Transport::Plain
                 };
-                serve(admin, transport, http::router(app.clone(), Routes::Api));
+                serve(admin, transport, http::served(app, Routes::Api));
             }
         }
         if let (Some(listener), Some(Certificate::Obtained(acme))) = (self.acme, &certificate) {
             let router = http::challenge_router(acme.challenges());
-            serve(listener, Transport::Plain, router);
+            serve(listener, Transport::Plain, router.into());
         }
         match certificate {
             Some(Certificate::Read(files)) => drop(tasks.spawn(files.run(tasks.clone()))),

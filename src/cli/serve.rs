@@ -56,7 +56,7 @@ impl From<Args> for Overrides {
 /// Loads the configuration, starts the logs, and serves until told to stop.
 pub(super) async fn run(args: Args, session: &mut Session) -> anyhow::Result<Exit> {
     let config = session.config(args.clone().into())?;
-    start_logs(&config)?;
+    let _logs = start_logs(&config)?;
     for warning in &config.origin.warnings {
         tracing::warn!("{warning}");
     }
@@ -74,7 +74,7 @@ pub(super) async fn run(args: Args, session: &mut Session) -> anyhow::Result<Exi
     serve(config, args, session).await
 }
 
-fn start_logs(config: &Config) -> anyhow::Result<()> {
+fn start_logs(config: &Config) -> anyhow::Result<telemetry::Guard> {
     let format = match config.log.format {
         LogFormat::Text => telemetry::Format::Text,
         LogFormat::Json => telemetry::Format::Json,

@@ -5,17 +5,14 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::time::Instant;
 
-use axum::body::{Body, HttpBody as _};
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::body::{Body, HttpBody};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
-use serde_json::json;
+use percent_encoding::percent_decode_str;
 
 use super::App;
 use super::access::require_local;
@@ -26,32 +23,41 @@ use crate::config::Source;
 use crate::ingest::{Arrival, Receipt, Refusal, Room};
 use crate::provider::TaskId;
 
-/// Takes one callback. Accepted, duplicate and conflict all answer 200: a retry would help nobody.
-pub(super) async fn receive(
-    State(app): State<App>,
-    Extension(peer): Extension<Peer>,
-    path: Result<Path<String>, PathRejection>,
-    request: Request,
-) -> Response {
+/// What a provider wants to hear.
+const SUCCESS: &[u8] = br#"{"code":200,"msg":"success"}"#;
+
+/// Whether a path is that of a callback: there is a name of a source in it, known or not.
+pub(super) fn is_callback(path: &str) -> bool {
+    path.strip_prefix("/callbacks/")
+        .is_some_and(|source| !source.is_empty() && !source.contains('/'))
+}
+
+/// Takes one callback, whose path [`is_callback`]. Accepted, duplicate and conflict all answer 200: a retry would help
+/// nobody.
+pub(super) async fn receive<B>(app: &App, peer: &Peer, request: Request<B>) -> Response
+where
+    B: HttpBody<Data = Bytes>,
+{
     let started = Instant::now();
-    // What is not UTF-8 is the name of no source, and neither is nothing.
-    let source = path.map_or_else(|_| String::new(), |Path(source)| source);
     let (
         Parts {
             method, uri, headers, ..
         },
         body,
     ) = request.into_parts();
+    let source = uri.path().strip_prefix("/callbacks/").unwrap_or_default();
+    // What is not UTF-8 is the name of no source.
+    let source = percent_decode_str(source).decode_utf8_lossy();
     let peer_ip = peer.addr.ip().to_canonical();
     let remote = client_addr(peer_ip, &headers, &app.settings.trusted_proxies);
     let sources = app.ingest.sources();
     if let Err(problem) = admit(sources.get(&*source), &method, (peer_ip, &headers)) {
-        return unread(&app, &source, (remote, started), problem);
+        return unread(app, &source, (remote, started), problem);
     }
     let via_proxy = (remote != peer_ip).then_some(remote);
-    let read = match read_body(&app, body, via_proxy).await {
+    let read = match read_body(app, body, via_proxy).await {
         Ok(read) => read,
-        Err(problem) => return unread(&app, &source, (remote, started), problem.closing()),
+        Err(problem) => return unread(app, &source, (remote, started), problem.closing()),
     };
     let arrival = Arrival {
         sources: &sources,
@@ -72,10 +78,17 @@ pub(super) async fn receive(
             {
                 peer.connection.prove();
             }
-            Json(json!({"code": 200, "msg": "success"})).into_response()
+            success()
         }
         Err(refusal) => Problem::from(refusal).into_response(),
     }
+}
+
+fn success() -> Response {
+    let mut response = Response::new(Body::from(Bytes::from_static(SUCCESS)));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
 }
 
 /// Logs and answers what was refused without its body.
@@ -113,7 +126,10 @@ struct Read {
 }
 
 /// Reads the body within `max_body`, `body_timeout` and the bound on all bodies together.
-async fn read_body(app: &App, body: Body, via_proxy: Option<IpAddr>) -> Result<Read, Problem> {
+async fn read_body<B>(app: &App, body: B, via_proxy: Option<IpAddr>) -> Result<Read, Problem>
+where
+    B: HttpBody<Data = Bytes>,
+{
     let max = app.settings.max_body;
     if body.size_hint().lower() > max {
         return Err(Refusal::TooLarge.into());
@@ -144,7 +160,11 @@ async fn read_body(app: &App, body: Body, via_proxy: Option<IpAddr>) -> Result<R
 }
 
 /// Room is taken as bytes arrive, not as they are announced: a peer that promises much and sends nothing holds none.
-async fn collect(app: &App, mut body: Body, max: u64) -> Result<Read, Problem> {
+async fn collect<B>(app: &App, body: B, max: u64) -> Result<Read, Problem>
+where
+    B: HttpBody<Data = Bytes>,
+{
+    let mut body = pin!(body);
     let mut room = app.0.memory.room();
     let mut first = Bytes::new();
     let mut more = BytesMut::new();

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::Uri;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{any, get, post};
+use axum::routing::{get, post};
 use ipnet::IpNet;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -139,18 +139,41 @@ pub enum Routes {
     Api,
 }
 
-/// The routes of one listener.
-pub fn router(app: App, routes: Routes) -> Router {
-    let served = match routes {
-        Routes::All => api(&app).merge(callbacks()),
-        Routes::Callbacks => callbacks(),
-        Routes::Api => api(&app),
-    };
-    served
-        .merge(health())
-        .fallback(not_found)
-        .layer(CatchPanicLayer::custom(problem::of_panic))
-        .with_state(app)
+/// What one listener serves.
+#[derive(Debug, Clone)]
+pub struct Served {
+    /// Callbacks go past the router: it would cost them as much as reading them does.
+    callbacks: Option<App>,
+    router: Router,
+}
+
+impl From<Router> for Served {
+    fn from(router: Router) -> Self {
+        Self {
+            callbacks: None,
+            router,
+        }
+    }
+}
+
+/// What a listener with these routes serves.
+pub fn served(app: &App, routes: Routes) -> Served {
+    let with_api = matches!(routes, Routes::All | Routes::Api);
+    let with_callbacks = matches!(routes, Routes::All | Routes::Callbacks);
+    let mut table = health();
+    if with_api {
+        table = table.merge(api(app));
+    }
+    if with_callbacks {
+        table = table.merge(sample());
+    }
+    Served {
+        callbacks: with_callbacks.then(|| app.clone()),
+        router: table
+            .fallback(not_found)
+            .layer(CatchPanicLayer::custom(problem::of_panic))
+            .with_state(app.clone()),
+    }
 }
 
 fn api(app: &App) -> Router<App> {
@@ -169,9 +192,8 @@ fn api(app: &App) -> Router<App> {
         .layer(from_fn_with_state(app.clone(), access::require))
 }
 
-fn callbacks() -> Router<App> {
+fn sample() -> Router<App> {
     Router::new()
-        .route("/callbacks/{source}", any(callbacks::receive))
         .route("/sample.mp4", get(files::sample))
         .method_not_allowed_fallback(method_not_allowed)
 }

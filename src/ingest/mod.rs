@@ -42,6 +42,9 @@ const KEPT_HEADERS: [&str; 8] = [
     "x-forwarded-for",
 ];
 
+/// Bytes kept of the value of one.
+const MAX_KEPT_VALUE: usize = 1024;
+
 /// Rejected deliveries in the writer's queue at one time, whether or not their senders still wait; past that they are answered but not kept, so that a flood of
 /// them cannot fill the writer's queue.
 const REJECTS_IN_FLIGHT: usize = 64;
@@ -316,26 +319,37 @@ fn verify(sources: &Sources, source: &Source, signed: &Signed<'_>, now: Millis) 
 }
 
 fn new_delivery(arrival: Arrival<'_>, received_at: Millis, content: Content) -> NewDelivery {
-    let kept: BTreeMap<&str, String> = KEPT_HEADERS
-        .into_iter()
-        .filter_map(|name| {
-            let value = arrival.headers.get(name)?;
-            let value = String::from_utf8_lossy(value.as_bytes());
-            Some((name, value.chars().take(1024).collect()))
-        })
-        .collect();
     NewDelivery {
         source: arrival.source.to_owned(),
         via: Via::Callback,
         received_at,
         remote_addr: Some(arrival.remote_addr),
-        headers: serde_json::to_string(&kept).expect("a map of texts is JSON"),
+        headers: kept(arrival.headers),
         body_digest: Sha256::digest(&arrival.body).into(),
         body_length: arrival.body.len(),
         body: arrival.body,
         content,
         held: arrival.room.into_permit().into_iter().collect(),
     }
+}
+
+/// The kept headers as a JSON object, the first of each name.
+fn kept(headers: &HeaderMap) -> String {
+    let mut json = String::with_capacity(512);
+    let mut last = None;
+    for (name, value) in headers {
+        // Values of one name come in a row.
+        if !KEPT_HEADERS.contains(&name.as_str()) || last.replace(name) == Some(name) {
+            continue;
+        }
+        json.push(if json.is_empty() { '{' } else { ',' });
+        let value = String::from_utf8_lossy(value.as_bytes());
+        let end = value.floor_char_boundary(MAX_KEPT_VALUE);
+        let value = serde_json::to_string(&value[..end]).expect("a text is JSON");
+        json.extend(["\"", name.as_str(), "\":", value.as_str()]);
+    }
+    json.push_str(if json.is_empty() { "{}" } else { "}" });
+    json
 }
 
 impl From<StoreError> for Refusal {

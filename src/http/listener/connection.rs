@@ -73,7 +73,7 @@ impl Connection {
     }
 
     async fn http1(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
-        let service = service(self.server.router.clone(), self.peer.clone());
+        let service = service(self.server.served.clone(), self.peer.clone());
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits().header_timeout)
@@ -87,7 +87,7 @@ impl Connection {
     }
 
     async fn http2(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
-        let service = service(self.server.router.clone(), self.peer.clone());
+        let service = service(self.server.served.clone(), self.peer.clone());
         let connection = http2::Builder::new(Streams(self.server.tasks.clone()))
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_AFTER)

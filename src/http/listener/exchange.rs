@@ -2,13 +2,15 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderValue, Request, Response, Version, header};
+use futures_util::FutureExt as _;
+use futures_util::future::Either;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::{HttpService, Service as _, service_fn};
@@ -16,20 +18,37 @@ use hyper_util::service::TowerToHyperService;
 
 use super::Peer;
 use super::places::Occupant;
+use crate::http::{Served, callbacks, problem};
 
-/// The routes, told who asks.
+/// What is served, told who asks.
 pub(super) fn service(
-    router: Router,
+    served: Served,
     peer: Peer,
 ) -> impl HttpService<Incoming, ResBody = Answer, Error = Infallible, Future: Send> {
-    let router = TowerToHyperService::new(router);
+    let router = TowerToHyperService::new(served.router);
+    let callbacks = served.callbacks;
     service_fn(move |mut request: Request<Incoming>| {
         let open = Open::new(&peer.connection);
-        request.extensions_mut().insert(peer.clone());
         name_host(&mut request);
-        let answered = router.call(request.map(|body| Arriving::new(body, peer.connection.clone())));
-        answer(answered, open)
+        let mut request = request.map(|body| Arriving::new(body, peer.connection.clone()));
+        match &callbacks {
+            Some(app) if callbacks::is_callback(request.uri().path()) => {
+                let (app, peer) = (app.clone(), peer.clone());
+                let receiving = async move { callbacks::receive(&app, &peer, request).await };
+                Either::Left(answer(caught(receiving), open))
+            }
+            _ => {
+                request.extensions_mut().insert(peer.clone());
+                Either::Right(answer(router.call(request), open))
+            }
+        }
     })
+}
+
+/// As the router does: who panics answers 500, and the connection lives on.
+async fn caught(receiving: impl Future<Output = Response<Body>>) -> Result<Response<Body>, Infallible> {
+    let response = AssertUnwindSafe(receiving).catch_unwind().await;
+    Ok(response.unwrap_or_else(problem::of_panic))
 }
 
 async fn answer(

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
+use super::Served;
 use crate::shutdown::Tasks;
 
 mod connection;
@@ -63,7 +63,7 @@ pub(super) struct Peer {
 /// What all connections of a listener share.
 struct Server {
     transport: Transport,
-    router: Router,
+    served: Served,
     limits: Limits,
     places: Places,
     failures: Failures,
@@ -86,22 +86,22 @@ pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 pub async fn serve(
     listener: TcpListener,
     transport: Transport,
-    router: Router,
+    served: Served,
     limits: Limits,
     tasks: Tasks,
 ) {
-    let server = Arc::new(Server {
+    let shared = Arc::new(Server {
         places: Places::new(limits.max_connections, limits.max_connections_per_address),
         transport,
-        router,
+        served,
         limits,
         failures: Failures::default(),
         tasks,
     });
-    let tasks = &server.tasks;
+    let tasks = &shared.tasks;
     loop {
         let accepted = tokio::select! {
-            accepted = server.accept(&listener) => accepted,
+            accepted = shared.accept(&listener) => accepted,
             () = tasks.draining() => break,
         };
         match accepted {
@@ -115,10 +115,10 @@ pub async fn serve(
         }
     }
     drop(listener);
-    server.places.ask_all(Wish::Drain);
+    shared.places.ask_all(Wish::Drain);
     tokio::select! {
-        () = server.places.emptied() => {}
-        () = tasks.stopping() => server.places.ask_all(Wish::Stop),
+        () = shared.places.emptied() => {}
+        () = tasks.stopping() => shared.places.ask_all(Wish::Stop),
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::http::{HeaderMap, Version};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, Interest};
@@ -62,7 +62,7 @@ impl Serving {
             .route("/", get(what_came))
             .route("/large", get(async || vec![b'x'; LARGE]))
             .route("/take", post(async |body: String| body));
-        tasks.spawn(serve(listener, transport, router, limits, tasks.clone()));
+        tasks.spawn(serve(listener, transport, router.into(), limits, tasks.clone()));
         Self {
             addr,
             certificate,
