@@ -25,7 +25,7 @@ use handshake::Failures;
 use places::Wish;
 
 /// Connections that may wait to be accepted, as far as the system's own bound (`net.core.somaxconn`) allows.
-const BACKLOG: u32 = 1024;
+const BACKLOG: u32 = 4096;
 /// How long the loop rests when the system cannot give it another connection (no descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

@@ -1,6 +1,7 @@
 //! Places for peers, so many in all and so many for one address: nobody is turned away, but when it gets crowded
 //! whoever has kept us waiting longest is asked to leave.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -89,16 +90,18 @@ impl Places {
     fn try_enter_at(&self, now: Instant, holder: Holder) -> Option<Place> {
         let mut held = self.held();
         if held.total >= self.0.most {
-            if let Some(oldest) = held.most_tiresome(now) {
-                oldest.ask(Wish::Leave);
-            }
+            held.make_room(now);
             return None;
         }
         held.total += 1;
         let same = held.by_holder.entry(holder).or_default();
         if holder.bounded && same.len() >= self.0.most_per_address {
-            let tiresome = |occupant: &Occupant| !occupant.is_proven() && occupant.quiet_for(now) >= GRACE;
-            if let Some((_, oldest)) = longest_waiting(same, now, tiresome) {
+            let oldest = same
+                .iter()
+                .filter(|occupant| occupant.may_be_asked() && !occupant.is_proven())
+                .max_by_key(|occupant| occupant.quiet_for(now))
+                .filter(|oldest| oldest.quiet_for(now) >= GRACE);
+            if let Some(oldest) = oldest {
                 oldest.ask(Wish::Leave);
             }
         }
@@ -131,31 +134,41 @@ impl Places {
 }
 
 impl Held {
-    /// Of the address that keeps us waiting with most connections, the oldest; who proved himself comes last.
-    fn most_tiresome(&self, now: Instant) -> Option<&Arc<Occupant>> {
-        let of = |proven: bool| {
-            self.by_holder
-                .values()
-                .filter_map(move |same| longest_waiting(same, now, |occupant| occupant.is_proven() == proven))
-                .max_by_key(|(count, oldest)| (*count, oldest.quiet_for(now)))
-        };
-        of(false).or_else(|| of(true)).map(|(_, oldest)| oldest)
+    /// Asks some to leave: the oldest of those addresses that keep us waiting with most connections. Who has proved
+    /// himself comes last.
+    fn make_room(&self, now: Instant) {
+        let mut waiting = self.waiting(now, false);
+        if waiting.is_empty() {
+            waiting = self.waiting(now, true);
+        }
+        if waiting.is_empty() {
+            return;
+        }
+        // Several at a time: a flood must not have us look through all of them for each newcomer.
+        let leaving = waiting.len() / 64;
+        waiting.select_nth_unstable_by_key(leaving, |(rank, _)| Reverse(*rank));
+        for (_, occupant) in &waiting[..=leaving] {
+            occupant.ask(Wish::Leave);
+        }
     }
-}
 
-/// Of the eligible who wait on their peer: how many they are, and who waits longest.
-fn longest_waiting(
-    occupants: &[Arc<Occupant>],
-    now: Instant,
-    eligible: impl Fn(&Occupant) -> bool,
-) -> Option<(usize, &Arc<Occupant>)> {
-    let mut count = 0;
-    occupants
-        .iter()
-        .filter(|occupant| occupant.is_waiting() && !occupant.is_asked() && eligible(occupant))
-        .inspect(|_| count += 1)
-        .max_by_key(|occupant| occupant.quiet_for(now))
-        .map(|oldest| (count, oldest))
+    /// All who wait on their peer, proven or not, with what ranks them: how many of their address do, and how long.
+    fn waiting(&self, now: Instant, proven: bool) -> Vec<((usize, Duration), &Arc<Occupant>)> {
+        let mut waiting = Vec::new();
+        for same in self.by_holder.values() {
+            let first = waiting.len();
+            waiting.extend(
+                same.iter()
+                    .filter(|occupant| occupant.may_be_asked() && occupant.is_proven() == proven)
+                    .map(|occupant| ((0, occupant.quiet_for(now)), occupant)),
+            );
+            let count = waiting.len() - first;
+            for ((rank, _), _) in &mut waiting[first..] {
+                *rank = count;
+            }
+        }
+        waiting
+    }
 }
 
 impl Drop for Place {
@@ -294,6 +307,11 @@ impl Occupant {
     fn ask(&self, wish: Wish) {
         self.wish.fetch_max(wish as u8, Ordering::Relaxed);
         self.wished.notify_one();
+    }
+
+    /// Whether it waits on its peer and was not asked to leave yet.
+    fn may_be_asked(&self) -> bool {
+        self.is_waiting() && !self.is_asked()
     }
 
     fn is_asked(&self) -> bool {
