@@ -11,6 +11,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
 
 use super::exchange::service;
 use super::handshake::handshake;
@@ -53,9 +54,14 @@ impl Connection {
     /// was handled.
     pub(super) async fn serve(self, stream: TcpStream) {
         let stream = Paced::new(stream, self.limits().write_timeout);
-        let Transport::Tls(acceptor) = &self.server.transport else {
-            return self.http1(stream).await;
-        };
+        match &self.server.transport {
+            Transport::Plain => self.http1(stream).await,
+            // Boxed, so that an idle plain connection does not take up the room for what TLS and HTTP/2 need.
+            Transport::Tls(acceptor) => Box::pin(self.encrypted(acceptor, stream)).await,
+        }
+    }
+
+    async fn encrypted(&self, acceptor: &TlsAcceptor, stream: Paced) {
         let reporting = (self.peer.addr, &self.server.failures);
         let encrypted = tokio::select! {
             encrypted = handshake(acceptor, stream, reporting, self.limits().header_timeout) => encrypted,
