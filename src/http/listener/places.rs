@@ -2,7 +2,7 @@
 //! whoever has kept us waiting longest is asked to leave.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,7 +31,10 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Held {
     total: usize,
-    by_holder: HashMap<Holder, Vec<Arc<Occupant>>>,
+    /// Number of the next place.
+    next: u64,
+    /// By number of the place: a flood leaves as fast as it comes.
+    by_holder: HashMap<Holder, BTreeMap<u64, Arc<Occupant>>>,
 }
 
 /// Whom a place is counted for.
@@ -57,6 +60,7 @@ impl Holder {
 #[derive(Debug)]
 pub(in crate::http) struct Place {
     pub(in crate::http) occupant: Arc<Occupant>,
+    number: u64,
     holder: Holder,
     places: Places,
 }
@@ -94,10 +98,12 @@ impl Places {
             return None;
         }
         held.total += 1;
+        let number = held.next;
+        held.next += 1;
         let same = held.by_holder.entry(holder).or_default();
         if holder.bounded && same.len() >= self.0.most_per_address {
             let oldest = same
-                .iter()
+                .values()
                 .filter(|occupant| occupant.may_be_asked() && !occupant.is_proven())
                 .max_by_key(|occupant| occupant.quiet_for(now))
                 .filter(|oldest| oldest.quiet_for(now) >= GRACE);
@@ -106,9 +112,10 @@ impl Places {
             }
         }
         let occupant = Arc::new(Occupant::new(now));
-        same.push(occupant.clone());
+        same.insert(number, occupant.clone());
         Some(Place {
             occupant,
+            number,
             holder,
             places: self.clone(),
         })
@@ -116,7 +123,7 @@ impl Places {
 
     /// Asks everybody.
     pub(super) fn ask_all(&self, wish: Wish) {
-        for occupant in self.held().by_holder.values().flatten() {
+        for occupant in self.held().by_holder.values().flat_map(BTreeMap::values) {
             occupant.ask(wish);
         }
     }
@@ -158,7 +165,7 @@ impl Held {
         for same in self.by_holder.values() {
             let first = waiting.len();
             waiting.extend(
-                same.iter()
+                same.values()
                     .filter(|occupant| occupant.may_be_asked() && occupant.is_proven() == proven)
                     .map(|occupant| ((0, occupant.quiet_for(now)), occupant)),
             );
@@ -176,7 +183,7 @@ impl Drop for Place {
         let mut held = self.places.held();
         held.total -= 1;
         if let Some(same) = held.by_holder.get_mut(&self.holder) {
-            same.retain(|occupant| !Arc::ptr_eq(occupant, &self.occupant));
+            same.remove(&self.number);
             if same.is_empty() {
                 held.by_holder.remove(&self.holder);
             }
