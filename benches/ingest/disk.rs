@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::load::percentile;
 
@@ -13,7 +13,7 @@ const WRITES: usize = 1000;
 const LONGEST: Duration = Duration::from_secs(5);
 
 /// How long an append of 4 KiB with `fdatasync` takes, in microseconds.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Fsync {
     pub(crate) p50_us: u32,
     pub(crate) p99_us: u32,

@@ -1,0 +1,63 @@
+//! The closed loop: every connection sends its next callback once the last one was answered.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use super::{Answers, Measured};
+use crate::callback::Callbacks;
+use crate::server::Server;
+use crate::wire::Connection;
+
+/// How the load is applied.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClosedLoop {
+    pub(crate) connections: u16,
+    pub(crate) warm_up: Duration,
+    pub(crate) measured: Duration,
+}
+
+impl ClosedLoop {
+    /// Applies the load to `server`; the files that the callbacks announce lie on `media_port`.
+    pub(crate) async fn run(&self, server: &Server, media_port: u16) -> anyhow::Result<Measured> {
+        let began = Instant::now();
+        let measured_from = began + self.warm_up;
+        let until = measured_from + self.measured;
+        let mut connections = JoinSet::new();
+        for _ in 0..self.connections {
+            let driver = Driver {
+                callbacks: Callbacks::new(getrandom::u64()?, media_port),
+                measured_from,
+                until,
+            };
+            connections.spawn(driver.run(server.addr));
+        }
+        let answers = Answers::of_all(connections).await?;
+        Measured::since(measured_from, answers, server)
+    }
+}
+
+/// One connection.
+struct Driver {
+    callbacks: Callbacks,
+    measured_from: Instant,
+    until: Instant,
+}
+
+impl Driver {
+    async fn run(mut self, addr: SocketAddr) -> std::io::Result<Answers> {
+        let mut connection = Connection::open(addr).await?;
+        let mut answers = Answers::default();
+        loop {
+            let request = self.callbacks.next();
+            let sent = Instant::now();
+            if sent >= self.until {
+                return Ok(answers);
+            }
+            let status = connection.status_of(request).await?;
+            connection.body().await?;
+            answers.add(status, (sent >= self.measured_from).then(|| sent.elapsed()));
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What is sent to a server under test, and what came of it. All load comes from one thread of this process.
+
+mod burst;
+mod closed;
+mod open;
+pub(crate) mod query;
+
+pub(crate) use burst::{Burst, Bursts};
+pub(crate) use closed::ClosedLoop;
+pub(crate) use open::OpenLoop;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use tokio::task::JoinSet;
+
+use crate::server::Server;
+
+/// The answers that one connection, or several, had.
+#[derive(Debug, Default)]
+struct Answers {
+    acknowledged: u64,
+    refused: u64,
+    /// Of the callbacks in the measured time, in microseconds.
+    latencies_us: Vec<u32>,
+}
+
+impl Answers {
+    /// Counts one answer; `latency` is that of a callback in the measured time.
+    fn add(&mut self, status: u16, latency: Option<Duration>) {
+        if status == 200 {
+            self.acknowledged += 1;
+        } else {
+            self.refused += 1;
+        }
+        self.latencies_us.extend(latency.map(micros));
+    }
+
+    /// Those of all connections, once they have ended.
+    async fn of_all(mut connections: JoinSet<std::io::Result<Self>>) -> anyhow::Result<Self> {
+        let mut all = Self::default();
+        while let Some(ended) = connections.join_next().await {
+            let answers = ended?.context("a connection broke; is the server still there?")?;
+            all.acknowledged += answers.acknowledged;
+            all.refused += answers.refused;
+            all.latencies_us.extend(answers.latencies_us);
+        }
+        Ok(all)
+    }
+
+    fn ensure_none_refused(&self) -> anyhow::Result<()> {
+        ensure!(
+            self.refused == 0,
+            "{} of {} callbacks were refused: the figures would be those of refusing",
+            self.refused,
+            self.acknowledged + self.refused
+        );
+        Ok(())
+    }
+}
+
+/// What one round of one server showed.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    /// Callbacks answered 200, the warm-up included.
+    pub(crate) acknowledged: u64,
+    /// How long each callback sent in the measured time took, in microseconds, sorted.
+    pub(crate) latencies_us: Vec<u32>,
+    /// From the end of the warm-up to the last answer.
+    pub(crate) took: Duration,
+    /// Processor time of the server for one callback, in microseconds.
+    pub(crate) cpu_us: f64,
+    /// The most memory that the server held, in bytes.
+    pub(crate) peak_memory: u64,
+}
+
+impl Measured {
+    /// Ends a round whose measured time began at `measured_from`; a refused callback makes it worthless.
+    fn since(measured_from: Instant, answers: Answers, server: &Server) -> anyhow::Result<Self> {
+        let took = measured_from.elapsed();
+        answers.ensure_none_refused()?;
+        let mut latencies_us = answers.latencies_us;
+        latencies_us.sort_unstable();
+        let answered = usize::try_from(answers.acknowledged)?.max(1);
+        Ok(Self {
+            acknowledged: answers.acknowledged,
+            latencies_us,
+            took,
+            cpu_us: server.cpu_time()?.as_secs_f64() * 1e6 / count(answered),
+            peak_memory: server.peak_memory()?,
+        })
+    }
+
+    pub(crate) fn per_second(&self) -> f64 {
+        count(self.latencies_us.len()) / self.took.as_secs_f64()
+    }
+}
+
+/// A count as a number to divide.
+#[expect(clippy::cast_precision_loss, reason = "no count here reaches 2^52")]
+pub(crate) fn count(count: usize) -> f64 {
+    count as f64
+}
+
+/// The value that `percent` of the sorted values do not exceed; 0 for none at all.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the place lies within the slice"
+)]
+pub(crate) fn percentile(sorted: &[u32], percent: f64) -> u32 {
+    let place = (count(sorted.len()) * percent / 100.0).ceil() as usize;
+    sorted.get(place.saturating_sub(1)).copied().unwrap_or_default()
+}
+
+/// Whole microseconds.
+pub(crate) fn micros(duration: Duration) -> u32 {
+    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,126 @@
+//! What the figures must show, and whether they do.
+
+use serde::{Deserialize, Serialize};
+
+use super::numbers::{mebibytes, millis, tasks};
+use super::{Closed, Report, Side, Stored};
+
+const LEAST_RATIO: f64 = 0.5;
+const LEAST_KEPT_RATE: f64 = 0.85;
+const MEMORY: u64 = 120 << 20;
+const LONGEST_START_US: u32 = 300_000;
+/// The demands on speed hold for this many stored tasks, those on the start for so many.
+const MANY: u64 = 1_000_000;
+const VERY_MANY: u64 = 5_000_000;
+
+/// One demand.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Criterion {
+    pub(crate) demand: String,
+    pub(crate) limit: String,
+    /// `None`: this run did not measure it.
+    pub(crate) measured: Option<String>,
+    pub(crate) holds: Option<bool>,
+}
+
+/// A figure, and whether it is good enough.
+type Verdict = Option<(String, bool)>;
+
+pub(super) fn criteria(report: &Report) -> Vec<Criterion> {
+    vec![
+        ratio(report, 64),
+        ratio(report, 256),
+        latency(report),
+        kept_rate(report),
+        memory(report),
+        start(report),
+    ]
+}
+
+fn criterion(demand: impl Into<String>, limit: impl Into<String>, verdict: Verdict) -> Criterion {
+    let (measured, holds) = verdict.unzip();
+    Criterion {
+        demand: demand.into(),
+        limit: limit.into(),
+        measured,
+        holds,
+    }
+}
+
+fn ratio(report: &Report, connections: u16) -> Criterion {
+    let verdict = report.closed_at(connections).map(|closed| {
+        let ratio = closed.pair.ratio();
+        (format!("{ratio:.2}"), ratio >= LEAST_RATIO)
+    });
+    criterion(
+        format!("rate over the ceiling's, {connections} connections"),
+        format!("≥ {LEAST_RATIO}"),
+        verdict,
+    )
+}
+
+fn latency(report: &Report) -> Criterion {
+    let fsync = report.fsync.p99_us;
+    let limit = |closed: &Closed| 4 * closed.pair.ceiling.p99_us + 10 * fsync;
+    let closed = report.closed_at(64);
+    let verdict = closed.map(|closed| {
+        let p99 = closed.pair.reelhook.p99_us;
+        (millis(p99), p99 <= limit(closed))
+    });
+    let mut text = "≤ 4 × ceiling's p99 + 10 × fsync's p99".to_owned();
+    if let Some(closed) = closed {
+        text = format!("{text} = {}", millis(limit(closed)));
+    }
+    criterion("p99, 64 connections", text, verdict)
+}
+
+fn kept_rate(report: &Report) -> Criterion {
+    let measured = report.stored.iter().find(|stored| stored.tasks == MANY);
+    let verdict = measured.map(|stored| {
+        let kept = stored.kept_rate();
+        (format!("{kept:.2}"), kept >= LEAST_KEPT_RATE)
+    });
+    criterion(
+        format!("rate with {} tasks stored over that with none", tasks(MANY)),
+        format!("≥ {LEAST_KEPT_RATE}"),
+        verdict,
+    )
+}
+
+/// Over all rounds of all parts.
+fn memory(report: &Report) -> Criterion {
+    let pairs = report
+        .closed
+        .iter()
+        .map(|closed| &closed.pair)
+        .chain(report.open.iter().map(|open| &open.pair))
+        .map(|pair| &pair.reelhook);
+    let without = report.stored.iter().map(|stored| &stored.without);
+    let peers = report.peers.iter().map(|peers| &peers.reelhook);
+    let rounds = pairs
+        .chain(without)
+        .chain(peers)
+        .map(|side: &Side| side.peak_memory);
+    let burst = report.burst.iter().map(|burst| burst.reelhook.peak_memory);
+    let stored = report.stored.iter().map(|stored: &Stored| stored.peak_memory);
+    let peak = rounds.chain(burst).chain(stored).max();
+    let verdict = peak.map(|peak| (mebibytes(peak), peak < MEMORY));
+    criterion(
+        "most memory of all rounds",
+        format!("< {}", mebibytes(MEMORY)),
+        verdict,
+    )
+}
+
+fn start(report: &Report) -> Criterion {
+    let measured = report.stored.iter().find(|stored| stored.tasks >= VERY_MANY);
+    let verdict = measured.map(|stored| {
+        let slowest = stored.slowest_start_us();
+        (millis(slowest), slowest < LONGEST_START_US)
+    });
+    criterion(
+        format!("start to ready, {} tasks stored", tasks(VERY_MANY)),
+        format!("< {}", millis(LONGEST_START_US)),
+        verdict,
+    )
+}
