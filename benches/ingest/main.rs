@@ -24,6 +24,7 @@ mod wire;
 
 use std::path::PathBuf;
 
+use anyhow::bail;
 use clap::Parser as _;
 
 use parts::Part;
@@ -98,6 +99,14 @@ impl Args {
     }
 }
 
+/// Measures, unless somebody has had enough: then everything below `target` that was made is removed again.
+async fn measure(args: &Args) -> anyhow::Result<Report> {
+    tokio::select! {
+        report = parts::measure(args) => report,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+    }
+}
+
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     if let Some(Role::Ceiling) = args.server {
@@ -110,7 +119,7 @@ fn main() -> anyhow::Result<()> {
         None => tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?
-            .block_on(parts::measure(&args))?,
+            .block_on(measure(&args))?,
     };
     if args.output.json {
         println!("{}", serde_json::to_string_pretty(&report)?);

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
+
 use super::{Bench, USUAL_CONNECTIONS};
 use crate::Args;
 use crate::data_dir::DataDir;
@@ -10,6 +12,7 @@ use crate::progress::Progress;
 use crate::report::{Query, Side, Stored};
 use crate::seed::seed;
 use crate::server::Server;
+use crate::wire::Connection;
 
 /// Tasks beside which the queries are compared: enough to fill every page.
 const FEW: u64 = 1000;
@@ -56,8 +59,8 @@ impl Bench<'_> {
             .step(seeding(tasks), &format!("{tasks} tasks stored in {seeded_ms} ms"));
         let database_bytes = many.database_bytes()?;
         let ready_us = starts(&many).await?;
-        let (few_queries, _) = queries(&few, &few_ids).await?;
-        let (many_queries, memory) = queries(&many, &many_ids).await?;
+        let (few_queries, _) = queries(&few, FEW, &few_ids).await?;
+        let (many_queries, memory) = queries(&many, tasks, &many_ids).await?;
         self.progress.step(QUERYING, &format!("queries of {tasks} tasks"));
         let [without, with, ceiling] = self.with_and_without(&many, tasks).await?;
         Ok(Stored {
@@ -109,10 +112,17 @@ struct Memory {
     peak: u64,
 }
 
-/// The latencies of all queries.
-async fn queries(data: &DataDir, ids: &[String]) -> anyhow::Result<(Vec<Latencies>, Memory)> {
+/// The latencies of all queries, on a database that has to look to the server as if it had stored these tasks itself.
+async fn queries(data: &DataDir, tasks: u64, ids: &[String]) -> anyhow::Result<(Vec<Latencies>, Memory)> {
     let (server, _) = data.serve_until_ready().await?;
     let resident = server.resident_memory()?;
+    let mut connection = Connection::open(server.addr).await?;
+    let (_, stats) = query::get(&mut connection, "/v1/stats").await?;
+    let stats: serde_json::Value = serde_json::from_slice(&stats)?;
+    ensure!(
+        stats["tasks"]["succeeded"] == tasks && stats["files"]["stored"] == tasks,
+        "{tasks} tasks were stored by SQL, but the server sees {stats}: adapt benches/ingest/seed.rs"
+    );
     let by_prefix = ids.iter().map(|id| format!("/v1/tasks?q={}", &id[..6]));
     let by_id = ids.iter().map(|id| format!("/v1/tasks/{id}"));
     let deliveries = ids.iter().map(|id| format!("/v1/tasks/{id}/deliveries"));

@@ -56,7 +56,7 @@ fn throughput(closed: &[Closed]) -> String {
     let area = Area {
         left: 72.0,
         right: WIDTH - 20.0,
-        top: 92.0,
+        top: 108.0,
         bottom: 318.0,
     };
     svg.text(
@@ -138,7 +138,7 @@ fn latency(open: &[Open]) -> String {
     let area = Area {
         left: 72.0,
         right: WIDTH - 130.0,
-        top: 92.0,
+        top: 100.0,
         bottom: 376.0,
     };
     svg.text(
@@ -227,22 +227,24 @@ fn write_labels(svg: &mut Svg, mut labels: Vec<Label>) {
     }
 }
 
-/// Bars from left to right, the fastest on top.
+/// Bars from left to right, the fastest on top; grey are those that keep nothing.
 fn peers(peers: &Peers) -> String {
     let ours = (
         "reelhook",
         "ours",
-        "row, task, outcome, queued file",
+        "delivery, task, queue of files",
         &peers.reelhook,
     );
     let ceiling = ("ceiling", "ceiling", "nothing", &peers.ceiling);
     let mut bars = vec![ours, ceiling];
-    bars.extend(
-        peers
-            .others
-            .iter()
-            .map(|peer| (peer.name.as_str(), "other", peer.keeps.as_str(), &peer.side)),
-    );
+    bars.extend(peers.others.iter().map(|peer| {
+        (
+            peer.name.as_str(),
+            if peer.checked { "other" } else { "ceiling" },
+            peer.keeps.as_str(),
+            &peer.side,
+        )
+    }));
     bars.sort_by(|one, other| other.3.per_second.total_cmp(&one.3.per_second));
     let rows = crate::load::count(bars.len());
     let mut svg = Svg::new(
@@ -254,7 +256,7 @@ fn peers(peers: &Peers) -> String {
         (16.0, 50.0),
         Anchor::Start,
         "faint",
-        "callbacks/s at 64 connections; more is better",
+        "callbacks/s at 64 connections; more is better; grey: nothing is kept",
     );
     let area = Area {
         left: 240.0,

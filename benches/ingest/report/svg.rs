@@ -14,12 +14,11 @@ text { font: 13px system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-seri
 .ours { fill: #1f6fd6 }
 .ceiling { fill: #9aa3af }
 .other { fill: #d0854a }
-line.ours, polyline.ours { stroke: #1f6fd6 }
-line.ceiling, polyline.ceiling { stroke: #7d8794 }
+polyline.ours { stroke: #1f6fd6 }
+polyline.ceiling { stroke: #7d8794 }
 text.ours { fill: #1f6fd6; font-weight: 600 }
 text.ceiling { fill: #667080; font-weight: 600 }
-polyline { fill: none; stroke-width: 2; stroke-linejoin: round }
-line.key { stroke-width: 2 }
+polyline.line { fill: none !important; stroke-width: 2; stroke-linejoin: round }
 .p99 { stroke-dasharray: 7 4 }
 .p999 { stroke-dasharray: 2 4 }
 @media (prefers-color-scheme: dark) {
@@ -31,8 +30,8 @@ text { fill: #c3cad5 }
 .ours { fill: #5aa2ff }
 .ceiling { fill: #77818f }
 .other { fill: #dd9a63 }
-line.ours, polyline.ours { stroke: #5aa2ff }
-line.ceiling, polyline.ceiling { stroke: #98a2b1 }
+polyline.ours { stroke: #5aa2ff }
+polyline.ceiling { stroke: #98a2b1 }
 text.ours { fill: #5aa2ff }
 text.ceiling { fill: #98a2b1 }
 }
@@ -88,7 +87,10 @@ impl Svg {
     pub(super) fn polyline(&mut self, points: &[(f64, f64)], class: &str) {
         let points: Vec<_> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let points = points.join(" ");
-        let _ = writeln!(self.shapes, r#"<polyline points="{points}" class="{class}"/>"#);
+        let _ = writeln!(
+            self.shapes,
+            r#"<polyline points="{points}" class="line {class}"/>"#
+        );
     }
 
     pub(super) fn circle(&mut self, (x, y): (f64, f64), class: &str) {

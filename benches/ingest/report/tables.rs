@@ -201,7 +201,7 @@ pub(super) fn peers(peers: &Peers) -> Table {
     ];
     let mut table = table(&header, 5);
     let ours = &peers.reelhook;
-    let does = ["reelhook", "yes", "row, task, outcome", "by row", "yes"].map(str::to_owned);
+    let does = ["reelhook", "yes", "delivery, task, outcome", "by row", "yes"].map(str::to_owned);
     table.add_row(peer_row(does, ours, ours));
     for peer in &peers.others {
         let verifies = if peer.verifies { "yes" } else { "no" };
