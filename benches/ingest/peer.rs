@@ -22,6 +22,8 @@ const FASTAPI_SQLITE: &str = include_str!("peers/fastapi_sqlite.py");
 const HOOKS: &str = include_str!("peers/hooks.json");
 const KEEP: &str = include_str!("peers/keep.sh");
 
+const NODE: &str = "node_modules/node/bin/node";
+
 /// Which program a peer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -120,7 +122,7 @@ impl Peer {
             .env("NODE_ENV", "production")
             .env("PORT", port.to_string())
             .env("HMAC_KEY", KEY);
-        Server::peer(command, port).await.context(self.name)
+        Server::peer(command, port).await
     }
 
     /// Whether it keeps something that can be counted.
@@ -137,15 +139,14 @@ impl Peer {
         };
         ensure!(
             kept == acknowledged,
-            "{}: {acknowledged} callbacks were answered 200, but {kept} were kept",
-            self.name
+            "{acknowledged} callbacks were answered 200, but {kept} were kept"
         );
         Ok(())
     }
 }
 
 fn node(home: &Path, script: &str) -> Command {
-    let mut command = Command::new(home.join("node_modules/node/bin/node"));
+    let mut command = Command::new(home.join(NODE));
     command.arg(home.join(script));
     command
 }
@@ -173,19 +174,11 @@ fn install_node(home: &Path) -> anyhow::Result<String> {
         fs::write(home.join("package.json"), PACKAGE_JSON)?;
         run(home, "npm", &["install", "--no-audit", "--no-fund"])
     })?;
-    let node = fs::read(home.join("node_modules/node/package.json"))?;
+    let node = output(home, NODE, &["--version"])?;
     let express = fs::read(home.join("node_modules/express/package.json"))?;
-    Ok(format!(
-        "Express {}, Node {}",
-        npm_version(&express)?,
-        npm_version(&node)?
-    ))
-}
-
-fn npm_version(package_json: &[u8]) -> anyhow::Result<String> {
-    let package: serde_json::Value = serde_json::from_slice(package_json)?;
-    let version = package["version"].as_str().context("a package without version")?;
-    Ok(version.to_owned())
+    let express: serde_json::Value = serde_json::from_slice(&express)?;
+    let version = express["version"].as_str().context("Express has no version")?;
+    Ok(format!("Express {version}, Node {}", node.trim()))
 }
 
 fn install_python(home: &Path) -> anyhow::Result<String> {

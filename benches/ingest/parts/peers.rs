@@ -1,8 +1,8 @@
 //! Other ways to receive the same callbacks, beside reelhook and the ceiling in the same run.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{Bench, FEWER_ROUNDS, USUAL_CONNECTIONS};
+use super::{Bench, FEWER_ROUNDS, Load, USUAL_CONNECTIONS};
 use crate::Args;
 use crate::load::Measured;
 use crate::peer::{PEERS, Peer};
@@ -17,62 +17,97 @@ pub(super) fn planned(args: &Args) -> f64 {
     f64::from(contenders) * f64::from(args.rounds.min(FEWER_ROUNDS)) * args.round() + INSTALLING
 }
 
+/// A peer that takes part.
+struct Contender {
+    peer: Peer,
+    home: PathBuf,
+    version: String,
+    rounds: Vec<Measured>,
+}
+
 impl Bench<'_> {
     pub(super) async fn peers(&self) -> anyhow::Result<Peers> {
-        let (mut installed, mut missing) = (Vec::new(), Vec::new());
-        for peer in PEERS {
-            Progress::note(&format!("installing {} …", peer.name));
-            // Kept from run to run.
-            let home = Path::new(env!("CARGO_TARGET_TMPDIR"))
-                .join("peers")
-                .join(peer.home);
-            match peer.install(&home) {
-                Ok(version) => installed.push((peer, home, version)),
-                Err(error) => missing.push(format!("{} is left out: {error:#}", peer.name)),
-            }
-        }
+        let mut missing = Vec::new();
+        let mut contenders = install(&mut missing);
         self.progress.step(INSTALLING, "peers installed");
         let load = self.args.closed_loop(USUAL_CONNECTIONS);
         let (mut reelhook, mut ceiling) = (Vec::new(), Vec::new());
-        let mut rounds: Vec<Vec<Measured>> = installed.iter().map(|_| Vec::new()).collect();
         for round in 1..=self.args.rounds.min(FEWER_ROUNDS) {
             reelhook.push(self.reelhook(&load).await?);
             self.tell("peers", "reelhook", round, &reelhook);
-            for ((peer, home, _), rounds) in installed.iter().zip(&mut rounds) {
-                rounds.push(self.peer(peer, home).await?);
-                self.tell("peers", peer.name, round, rounds);
+            let mut remaining = Vec::new();
+            for mut contender in contenders {
+                match self.peer(&contender, &load).await {
+                    Ok(measured) => {
+                        contender.rounds.push(measured);
+                        self.tell("peers", contender.peer.name, round, &contender.rounds);
+                        remaining.push(contender);
+                    }
+                    Err(error) => leave_out(contender.peer, &error, &mut missing),
+                }
             }
+            contenders = remaining;
             ceiling.push(self.ceiling(&load).await?);
             self.tell("peers", "ceiling", round, &ceiling);
         }
-        let figures = installed
-            .iter()
-            .zip(&rounds)
-            .map(|((peer, _, version), rounds)| PeerFigures {
-                name: peer.name.to_owned(),
-                version: version.clone(),
-                verifies: peer.verifies,
-                keeps: peer.keeps.to_owned(),
-                dedupes: peer.dedupes.to_owned(),
-                checked: peer.durable(),
-                side: Side::of(rounds),
-            });
         Ok(Peers {
             reelhook: Side::of(&reelhook),
             ceiling: Side::of(&ceiling),
-            others: figures.collect(),
+            others: contenders.into_iter().map(Contender::figures).collect(),
             missing,
         })
     }
 
     /// One round of a peer in a directory of its own; what it keeps is counted after it was killed.
-    async fn peer(&self, peer: &Peer, home: &Path) -> anyhow::Result<Measured> {
+    async fn peer(&self, contender: &Contender, load: &Load) -> anyhow::Result<Measured> {
         let dir = tempfile::tempdir_in(self.dir)?;
-        let server = peer.serve(home, dir.path()).await?;
-        let load = self.args.closed_loop(USUAL_CONNECTIONS);
+        let server = contender.peer.serve(&contender.home, dir.path()).await?;
         let measured = load.run(&server, self.silent.port).await?;
         drop(server);
-        peer.check(dir.path(), measured.acknowledged).await?;
+        contender.peer.check(dir.path(), measured.acknowledged).await?;
         Ok(measured)
+    }
+}
+
+/// Those that can be had on this machine.
+fn install(missing: &mut Vec<String>) -> Vec<Contender> {
+    let mut contenders = Vec::new();
+    for peer in PEERS {
+        Progress::note(&format!("installing {} …", peer.name));
+        // Kept from run to run.
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join("peers")
+            .join(peer.home);
+        match peer.install(&home) {
+            Ok(version) => contenders.push(Contender {
+                peer,
+                home,
+                version,
+                rounds: Vec::new(),
+            }),
+            Err(error) => leave_out(peer, &error, missing),
+        }
+    }
+    contenders
+}
+
+/// A peer that cannot be had, or fails, costs nothing but its own figures.
+fn leave_out(peer: Peer, error: &anyhow::Error, missing: &mut Vec<String>) {
+    let line = format!("{} is left out: {error:#}", peer.name);
+    Progress::note(&line);
+    missing.push(line);
+}
+
+impl Contender {
+    fn figures(self) -> PeerFigures {
+        PeerFigures {
+            name: self.peer.name.to_owned(),
+            version: self.version,
+            verifies: self.peer.verifies,
+            keeps: self.peer.keeps.to_owned(),
+            dedupes: self.peer.dedupes.to_owned(),
+            checked: self.peer.durable(),
+            side: Side::of(&self.rounds),
+        }
     }
 }

@@ -169,6 +169,26 @@ pub(super) fn stored(stored: &Stored) -> Table {
     table
 }
 
+pub(super) fn starts(stored: &Stored) -> Table {
+    let header = [
+        "database",
+        "start to ready, median",
+        "longest",
+        "memory when ready",
+        "after queries and load",
+    ];
+    let mut table = table(&header, 0);
+    let middle = stored.ready_us.get(stored.ready_us.len() / 2);
+    table.add_row([
+        mebibytes(stored.database_bytes),
+        millis(middle.copied().unwrap_or_default()),
+        millis(stored.slowest_start_us()),
+        mebibytes(stored.resident_memory),
+        mebibytes(stored.peak_memory),
+    ]);
+    table
+}
+
 pub(super) fn queries(stored: &Stored) -> Table {
     let many = super::numbers::tasks(stored.tasks);
     let header = ["", "1,000 tasks: p50", "p99", &format!("{many}: p50"), "p99"];
