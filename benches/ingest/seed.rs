@@ -1,4 +1,4 @@
-//! Fills a database with stored tasks: the one place where the benchmark knows the schema.
+//! Fills a database with stored tasks: with the counts in [`crate::data_dir`], all that the benchmark knows of the schema.
 //!
 //! The server itself makes the pattern, one callback received and its file stored, and SQL multiplies it: row numbers
 //! count on from the pattern's, ids and digests are random, so that every index is as scattered as in real life, times

@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 
-use super::{Answers, micros};
-use crate::callback::Callbacks;
+use super::{Caller, micros};
 use crate::server::Server;
 use crate::wire::Connection;
 
@@ -30,33 +29,23 @@ pub(crate) struct Bursts {
     pub(crate) peak_memory: u64,
 }
 
-/// A connection, and the request that it will send.
-struct Ready {
-    connection: Connection,
-    callbacks: Callbacks,
-    request: Vec<u8>,
-}
-
 impl Burst {
     /// Applies the load to `server`; the files that the callbacks announce lie on `media_port`.
     pub(crate) async fn run(&self, server: &Server, media_port: u16) -> anyhow::Result<Bursts> {
-        let mut all = Vec::with_capacity(self.size.into());
-        for _ in 0..self.size {
-            all.push(Ready {
-                connection: Connection::open(server.addr).await?,
-                callbacks: Callbacks::new(getrandom::u64()?, media_port),
-                request: Vec::new(),
-            });
-        }
-        let mut answers = Answers::default();
+        let (mut callers, mut answers) = Caller::all(self.size, server, media_port).await?;
         let mut all_answered_us = Vec::with_capacity(self.times.into());
         for _ in 0..self.times {
-            for ready in &mut all {
-                ready.request = ready.callbacks.next().to_vec();
-            }
             tokio::time::sleep(self.quiet).await;
+            // Made beforehand, so that sending is all that is left to do.
+            let ready: Vec<_> = callers
+                .iter_mut()
+                .map(|caller| (&mut caller.connection, caller.callbacks.next()))
+                .collect();
             let began = Instant::now();
-            let statuses = try_join_all(all.iter_mut().map(|ready| ready.send(began))).await?;
+            let sent = ready
+                .into_iter()
+                .map(|(connection, request)| send(connection, request, began));
+            let statuses = try_join_all(sent).await?;
             all_answered_us.push(micros(began.elapsed()));
             for (status, latency) in statuses {
                 answers.add(status, Some(latency));
@@ -74,11 +63,13 @@ impl Burst {
     }
 }
 
-impl Ready {
-    /// The status of the answer, and how long after `began` it was here.
-    async fn send(&mut self, began: Instant) -> std::io::Result<(u16, Duration)> {
-        let status = self.connection.status_of(&self.request).await?;
-        self.connection.body().await?;
-        Ok((status, began.elapsed()))
-    }
+/// The status of the answer, and how long after `began` it was here.
+async fn send(
+    connection: &mut Connection,
+    request: &[u8],
+    began: Instant,
+) -> std::io::Result<(u16, Duration)> {
+    let status = connection.status_of(request).await?;
+    connection.body().await?;
+    Ok((status, began.elapsed()))
 }

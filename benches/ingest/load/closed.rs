@@ -1,14 +1,11 @@
 //! The closed loop: every connection sends its next callback once the last one was answered.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use super::{Answers, Measured};
-use crate::callback::Callbacks;
+use super::{Answers, Caller, Measured};
 use crate::server::Server;
-use crate::wire::Connection;
 
 /// How the load is applied.
 #[derive(Debug, Clone, Copy)]
@@ -21,36 +18,40 @@ pub(crate) struct ClosedLoop {
 impl ClosedLoop {
     /// Applies the load to `server`; the files that the callbacks announce lie on `media_port`.
     pub(crate) async fn run(&self, server: &Server, media_port: u16) -> anyhow::Result<Measured> {
+        let (callers, answers) = Caller::all(self.connections, server, media_port).await?;
         let began = Instant::now();
         let measured_from = began + self.warm_up;
         let until = measured_from + self.measured;
         let mut connections = JoinSet::new();
-        for _ in 0..self.connections {
+        for caller in callers {
             let driver = Driver {
-                callbacks: Callbacks::new(getrandom::u64()?, media_port),
+                caller,
                 measured_from,
                 until,
             };
-            connections.spawn(driver.run(server.addr));
+            connections.spawn(driver.run());
         }
-        let answers = Answers::of_all(connections).await?;
+        let answers = answers.and_of_all(connections).await?;
         Measured::since(measured_from, answers, server)
     }
 }
 
 /// One connection.
 struct Driver {
-    callbacks: Callbacks,
+    caller: Caller,
     measured_from: Instant,
     until: Instant,
 }
 
 impl Driver {
-    async fn run(mut self, addr: SocketAddr) -> std::io::Result<Answers> {
-        let mut connection = Connection::open(addr).await?;
+    async fn run(self) -> std::io::Result<Answers> {
+        let Caller {
+            mut connection,
+            mut callbacks,
+        } = self.caller;
         let mut answers = Answers::default();
         loop {
-            let request = self.callbacks.next();
+            let request = callbacks.next();
             let sent = Instant::now();
             if sent >= self.until {
                 return Ok(answers);

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use tokio::task::JoinSet;
 
+use crate::callback::Callbacks;
 use crate::server::Server;
+use crate::wire::Connection;
 
 /// The answers that one connection, or several, had.
 #[derive(Debug, Default)]
@@ -36,16 +38,15 @@ impl Answers {
         self.latencies_us.extend(latency.map(micros));
     }
 
-    /// Those of all connections, once they have ended.
-    async fn of_all(mut connections: JoinSet<std::io::Result<Self>>) -> anyhow::Result<Self> {
-        let mut all = Self::default();
+    /// These, and those of all connections once they have ended.
+    async fn and_of_all(mut self, mut connections: JoinSet<std::io::Result<Self>>) -> anyhow::Result<Self> {
         while let Some(ended) = connections.join_next().await {
             let answers = ended?.context("a connection broke; is the server still there?")?;
-            all.acknowledged += answers.acknowledged;
-            all.refused += answers.refused;
-            all.latencies_us.extend(answers.latencies_us);
+            self.acknowledged += answers.acknowledged;
+            self.refused += answers.refused;
+            self.latencies_us.extend(answers.latencies_us);
         }
-        Ok(all)
+        Ok(self)
     }
 
     fn ensure_none_refused(&self) -> anyhow::Result<()> {
@@ -56,6 +57,31 @@ impl Answers {
             self.acknowledged + self.refused
         );
         Ok(())
+    }
+}
+
+/// A connection, and what it sends.
+struct Caller {
+    connection: Connection,
+    callbacks: Callbacks,
+}
+
+impl Caller {
+    /// Opens `count` connections to `server`, and has a callback answered on each before it opens the next: a queue of
+    /// connections to accept may be as short as 128, and what overflows it loses seconds or breaks.
+    async fn all(count: u16, server: &Server, media_port: u16) -> anyhow::Result<(Vec<Self>, Answers)> {
+        let (mut callers, mut answers) = (Vec::with_capacity(count.into()), Answers::default());
+        for _ in 0..count {
+            let mut connection = Connection::open(server.addr).await?;
+            let mut callbacks = Callbacks::new(getrandom::u64()?, media_port);
+            answers.add(connection.status_of(callbacks.next()).await?, None);
+            connection.body().await?;
+            callers.push(Self {
+                connection,
+                callbacks,
+            });
+        }
+        Ok((callers, answers))
     }
 }
 

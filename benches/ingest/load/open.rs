@@ -15,13 +15,11 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{Answers, Measured};
-use crate::callback::Callbacks;
+use super::{Answers, Caller, Measured};
 use crate::server::Server;
-use crate::wire::Connection;
 
 /// Enough that a callback waits for one only behind a server that is stuck.
-const CONNECTIONS: usize = 256;
+const CONNECTIONS: u16 = 256;
 
 /// How the load is applied.
 #[derive(Debug, Clone, Copy)]
@@ -34,10 +32,7 @@ pub(crate) struct OpenLoop {
 impl OpenLoop {
     /// Applies the load to `server`; the files that the callbacks announce lie on `media_port`.
     pub(crate) async fn run(&self, server: &Server, media_port: u16) -> anyhow::Result<Measured> {
-        let mut open = Vec::with_capacity(CONNECTIONS);
-        for _ in 0..CONNECTIONS {
-            open.push(Connection::open(server.addr).await?);
-        }
+        let (callers, answers) = Caller::all(CONNECTIONS, server, media_port).await?;
         let due = |time: Duration| u64::from(self.per_second) * u64::from(super::micros(time)) / 1_000_000;
         let interval = Duration::from_secs(1) / self.per_second;
         let metronome = Metronome::new()?;
@@ -51,15 +46,15 @@ impl OpenLoop {
         });
         metronome.start(interval)?;
         let mut connections = JoinSet::new();
-        for connection in open {
+        for caller in callers {
             let driver = Driver {
-                callbacks: Callbacks::new(getrandom::u64()?, media_port),
+                caller,
                 schedule: Arc::clone(&schedule),
             };
-            connections.spawn(driver.run(connection));
+            connections.spawn(driver.run());
         }
         schedule.release(&metronome).await?;
-        let answers = Answers::of_all(connections).await?;
+        let answers = answers.and_of_all(connections).await?;
         Measured::since(schedule.instant(schedule.measured_from), answers, server)
     }
 }
@@ -85,7 +80,7 @@ impl Schedule {
             released += beats;
             self.due.add_permits(usize::try_from(beats).unwrap_or(usize::MAX));
         }
-        self.due.add_permits(CONNECTIONS);
+        self.due.add_permits(CONNECTIONS.into());
         Ok(())
     }
 
@@ -105,15 +100,19 @@ impl Schedule {
 
 /// One connection.
 struct Driver {
-    callbacks: Callbacks,
+    caller: Caller,
     schedule: Arc<Schedule>,
 }
 
 impl Driver {
-    async fn run(mut self, mut connection: Connection) -> std::io::Result<Answers> {
+    async fn run(self) -> std::io::Result<Answers> {
+        let Caller {
+            mut connection,
+            mut callbacks,
+        } = self.caller;
         let mut answers = Answers::default();
         while let Some(number) = self.schedule.take().await {
-            let status = connection.status_of(self.callbacks.next()).await?;
+            let status = connection.status_of(callbacks.next()).await?;
             connection.body().await?;
             let latency = self.schedule.instant(number).elapsed();
             answers.add(status, (number >= self.schedule.measured_from).then_some(latency));

@@ -212,7 +212,8 @@ cargo bench --bench ingest -- --from figures.json --write   # this file from tho
 
 All servers are child processes and get the same requests over loopback, from one thread of the benchmark: signed Veo
 callbacks of about 700 bytes, each about a new task with one file to fetch. Every round starts its server afresh, and
-rounds of different servers take turns. reelhook runs as it is delivered, logs included (written, not kept). The host of
+rounds of different servers take turns. Each connection has a callback answered before the round begins, and half a second
+of load passes before the measured time does. reelhook runs as it is delivered, logs included (written, not kept). The host of
 the files takes one connection and stays silent, so every callback is recorded with its task, its outcome and its queued
 download, and no fetching disturbs the measurement. After every round the server is killed, and its database must hold
 exactly what was answered 200.
