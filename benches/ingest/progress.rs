@@ -43,7 +43,7 @@ impl Progress {
 
 fn rounded(seconds: f64) -> String {
     if seconds < 90.0 {
-        format!("{:.0} s", (seconds / 10.0).ceil() * 10.0)
+        format!("{:.0} s", (seconds / 10.0).round() * 10.0)
     } else {
         format!("{:.0} min", (seconds / 60.0).round())
     }
