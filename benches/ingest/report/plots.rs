@@ -229,12 +229,7 @@ fn write_labels(svg: &mut Svg, mut labels: Vec<Label>) {
 
 /// Bars from left to right, the fastest on top; grey are those that keep nothing.
 fn peers(peers: &Peers) -> String {
-    let ours = (
-        "reelhook",
-        "ours",
-        "delivery, task, queue of files",
-        &peers.reelhook,
-    );
+    let ours = ("reelhook", "ours", "delivery, task, file queue", &peers.reelhook);
     let ceiling = ("ceiling", "ceiling", "nothing", &peers.ceiling);
     let mut bars = vec![ours, ceiling];
     bars.extend(peers.others.iter().map(|peer| {
