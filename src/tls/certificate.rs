@@ -13,7 +13,8 @@ use rustls::{Error as TlsError, InconsistentKeys};
 use super::contents::{self, Contents};
 use crate::clock::{Millis, rfc3339};
 
-const DAY: Millis = 24 * 60 * 60 * 1000;
+const HOUR: Millis = 60 * 60 * 1000;
+const DAY: Millis = 24 * HOUR;
 
 /// A certificate that a handshake can be made with: chain and key belong together.
 #[derive(Clone)]
@@ -123,9 +124,9 @@ impl Certificate {
             [] => "no name at all".to_owned(),
             names => names.join(", "),
         };
-        let left = match self.days_left(now) {
-            1 => "1 day left".to_owned(),
-            days @ 0.. => format!("{days} days left"),
+        let left = match (self.not_after() - now) / HOUR {
+            hours @ 48.. => format!("{} days left", hours / 24),
+            hours @ 0.. if now < self.not_after() => format!("{hours} h left"),
             _ => "over".to_owned(),
         };
         format!("{names} until {} ({left})", rfc3339(self.not_after()))

@@ -170,4 +170,22 @@ mod tests {
         }
         assert_eq!(read(b"0\x03\x02\x01\x01"), None);
     }
+
+    #[test]
+    fn what_is_damaged_is_read_or_not_without_a_panic() {
+        let whole = made(&CertificateParams::new(["a.example".to_owned()]).unwrap());
+        let (mut readable, mut unreadable) = (0, 0);
+        for at in 0..whole.len() {
+            for value in [0, 0x7f, 0x80, 0xff, !whole[at]] {
+                let mut damaged = whole.clone();
+                damaged[at] = value;
+                *if read(&damaged).is_some() {
+                    &mut readable
+                } else {
+                    &mut unreadable
+                } += 1;
+            }
+        }
+        assert!(readable > 0 && unreadable > 0, "{readable} {unreadable}");
+    }
 }

@@ -90,7 +90,7 @@ async fn until_there_is_a_certificate_handshakes_fail_and_the_log_says_why() {
     // Where nobody asks.
     let elsewhere = pebble.config(&[NAME]).replace(":5002", ":5003");
     let program = Program::configured(&elsewhere);
-    let serving = program.serve(&[]);
+    let mut serving = program.serve(&[]);
     let said = serving.err.wait_for("no certificate was obtained");
     assert!(
         said.contains("ERROR")
@@ -103,6 +103,10 @@ async fn until_there_is_a_certificate_handshakes_fail_and_the_log_says_why() {
         .await
         .expect_err("no certificate");
     serving.err.wait_for("there is no certificate yet");
+    // The wait for the next attempt ends with the server.
+    serving.signal("TERM");
+    serving.err.wait_for("stopped: all work done");
+    assert_eq!(serving.wait(), Some(0));
 }
 
 #[tokio::test]
