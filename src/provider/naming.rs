@@ -35,8 +35,10 @@ pub fn guess_extension(url: &str, role: Role) -> &'static str {
 
 /// The extension of the URL's path, in lower case, if it is one of media.
 pub fn media_extension(url: &str) -> Option<&'static str> {
-    let url = url::Url::parse(url).ok()?;
-    let last = url.path_segments()?.next_back()?;
+    // By hand: parsing the URL would cost every callback more than writing its row.
+    let (_, rest) = url.split_once("://")?;
+    let whole = rest.split(['?', '#']).next()?;
+    let (_, last) = whole.rsplit_once('/')?;
     let (_, extension) = last.rsplit_once('.')?;
     MEDIA_EXTENSIONS
         .into_iter()

@@ -74,6 +74,7 @@ pub(super) fn delete(tx: &mut Tx<'_>, task: i64) -> rusqlite::Result<Deletion> {
     let Some(task_id) = task_id else {
         return Ok(Deletion::Unknown);
     };
+    tx.rare.tombstones = true;
     tx.execute(
         "INSERT INTO tombstones (task_id, source, deleted_at) SELECT task_id, source, ?2 FROM tasks WHERE id = ?1
          ON CONFLICT DO UPDATE SET deleted_at = excluded.deleted_at",

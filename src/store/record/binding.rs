@@ -58,7 +58,7 @@ pub(super) fn look_up(
     for namesake in namesakes {
         found = found.or(in_delivery(tx, namesake.task, binding)?);
     }
-    if found.is_none() {
+    if found.is_none() && tx.rare.bindings {
         found = in_table(tx, binding, namesakes)?;
     }
     let Some(found) = found else {
@@ -137,11 +137,12 @@ fn found(row: &Row<'_>, bound: Bound) -> rusqlite::Result<Found> {
 
 /// Binds a signature whose first delivery gets no row.
 pub(super) fn insert(
-    tx: &Tx<'_>,
+    tx: &mut Tx<'_>,
     binding: &Binding,
     delivery: &NewDelivery,
     verified: &Verified,
 ) -> rusqlite::Result<()> {
+    tx.rare.bindings = true;
     tx.execute(
         "INSERT OR IGNORE INTO bindings (key, source, kind, idx, body, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         params![
@@ -166,7 +167,8 @@ pub(super) fn count_orphan(tx: &Tx<'_>, binding: &Binding) -> rusqlite::Result<(
 }
 
 /// Keeps the bindings of deliveries of a task that are about to go, up to a row: those that may still be used again.
-pub(in crate::store) fn keep(tx: &Tx<'_>, task: i64, up_to: i64) -> rusqlite::Result<()> {
+pub(in crate::store) fn keep(tx: &mut Tx<'_>, task: i64, up_to: i64) -> rusqlite::Result<()> {
+    tx.rare.bindings = true;
     tx.execute(
         "INSERT OR IGNORE INTO bindings (key, source, kind, idx, body, expires_at)
          SELECT binding, source, kind, idx, body_sha256, bound_until FROM deliveries

@@ -69,6 +69,7 @@ pub(super) fn record(
         .find(|namesake| namesake.source == delivery.source)
         .map(|namesake| namesake.task);
     if task.is_none()
+        && tx.rare.tombstones
         && let Some(late) = buried(tx, item)?
     {
         return bury(tx, item, late);
@@ -113,7 +114,9 @@ fn begin(tx: &mut Tx<'_>, item: Item<'_>, hash: i64) -> rusqlite::Result<Recorde
     outcome.standing = Some(standing(&claim, false));
     outcome.count(ruling.verdict);
     outcome.write(tx, delivery, (&verified.kind, verified.index, event), Said::News)?;
-    queue_files(tx, item, task)?;
+    for file in announced(item, task) {
+        file.insert_first(tx)?;
+    }
     let count = Count {
         verdict: ruling.verdict,
         reason: reason_of(ruling, event),
@@ -156,7 +159,11 @@ fn believe(tx: &mut Tx<'_>, item: Item<'_>, task: i64) -> rusqlite::Result<Recor
     }
     outcome.write(tx, delivery, (&verified.kind, verified.index, event), said)?;
     match ruling.effect {
-        Effect::Adopt if !has_stored => queue_files(tx, item, task)?,
+        Effect::Adopt if !has_stored => {
+            for file in announced(item, task) {
+                file.insert(tx)?;
+            }
+        }
         // A person had made it fail: what is stored keeps its place, and the new files get others.
         Effect::Adopt | Effect::Overrule => overrule::files(tx, task, &overruling(item))?,
         Effect::Keep | Effect::RefreshText => {}
@@ -265,14 +272,12 @@ fn bury(tx: &mut Tx<'_>, item: Item<'_>, late: i64) -> rusqlite::Result<Recorded
     Ok(DELETED.recorded(Some(id)))
 }
 
-/// The announced files become downloads.
-fn queue_files(tx: &mut Tx<'_>, item: Item<'_>, task: i64) -> rusqlite::Result<()> {
+/// The announced files, as downloads.
+fn announced(item: Item<'_>, task: i64) -> impl Iterator<Item = NewDownload> {
     let Item { delivery, verified } = item;
     let outcome = (&verified.kind, verified.index);
-    for media in &verified.event.media {
-        NewDownload::announced(task, outcome, media, delivery.received_at).insert(tx)?;
-    }
-    Ok(())
+    let media = verified.event.media.iter();
+    media.map(move |media| NewDownload::announced(task, outcome, media, delivery.received_at))
 }
 
 /// The row of a verified delivery that uses its signature for the first time.
