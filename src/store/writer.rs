@@ -24,10 +24,6 @@ use crate::clock::{Clock, Millis, millis};
 const QUEUE_LENGTH: usize = 1024;
 /// Most commands in one transaction: keeps the wait of the first of them short.
 const MAX_BATCH: usize = 256;
-/// Commands in a batch that make the next one wait for [`GATHER`]: a commit costs as much for one callback as for many, so
-/// that under load fewer, larger ones leave more of the processor to the rest.
-const BUSY: usize = 8;
-const GATHER: Duration = Duration::from_micros(100);
 /// Prepared statements kept: more than there are.
 const STATEMENTS: usize = 128;
 /// How often expired bindings are looked for.
@@ -268,8 +264,6 @@ pub(super) struct Writer {
     ring: Ring,
     /// When expired bindings are removed next.
     purge_at: Millis,
-    /// Whether the last batch was a large one.
-    is_busy: bool,
 }
 
 impl Writer {
@@ -296,7 +290,6 @@ impl Writer {
             change_seq,
             ring,
             purge_at: 0,
-            is_busy: false,
         })
     }
 
@@ -309,15 +302,6 @@ impl Writer {
     pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut batch = Vec::with_capacity(MAX_BATCH);
         while jobs.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
-            if self.is_busy {
-                std::thread::sleep(GATHER);
-                while batch.len() < MAX_BATCH
-                    && let Ok(job) = jobs.try_recv()
-                {
-                    batch.push(job);
-                }
-            }
-            self.is_busy = batch.len() >= BUSY;
             self.serve(&mut batch);
         }
         // What was learnt about the tables serves the next start; an orderly close checkpoints the write-ahead log.
