@@ -13,6 +13,8 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use crate::failpoint::{self, Step};
+
 mod key;
 mod spool;
 
@@ -296,6 +298,7 @@ fn publish(staged: &Staged, target: &Path, root: &Path) -> io::Result<()> {
     let directory = target.parent().unwrap_or(root);
     fs::create_dir_all(directory)?;
     fs::rename(&staged.0.0, target)?;
+    failpoint::step(Step::FileRenamed);
     // All the way up each time, not only where this call created something: whoever created it may not have synced it
     // yet. Syncing a directory that did not change costs next to nothing.
     sync_upward(directory, root)

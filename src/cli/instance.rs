@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Live, Source, SourceName};
 use crate::download::{AllowedHosts, Downloader, Settings as DownloadSettings};
 use crate::egress::{EgressPolicy, GuardedClient};
+use crate::failpoint::{self, Step};
 use crate::http::{self, App, Parts};
 use crate::ingest::Ingest;
 use crate::retry::Backoff;
@@ -146,7 +147,9 @@ fn open_storage(config: &Config, data: &DataDir) -> anyhow::Result<Storage> {
 
 /// The lock proves that nobody else works here: every lease is void, and files of deleted tasks can go.
 async fn tidy_up(store: &Store, storage: &Storage) -> anyhow::Result<()> {
+    failpoint::step(Step::SpoolSwept);
     store.release_downloads().await?;
+    failpoint::step(Step::LeasesReleased);
     for doomed in store.doomed_files().await? {
         let (source, task_id) = (&doomed.source, &doomed.task_id);
         let files = storage.task_files(source, task_id).await;

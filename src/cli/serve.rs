@@ -12,6 +12,8 @@ use super::instance::Instance;
 use super::{Exit, Session, banner};
 use crate::clock::Clock;
 use crate::config::{Config, LogFormat, Overrides};
+#[cfg(debug_assertions)]
+use crate::failpoint;
 use crate::telemetry;
 
 /// Arguments of `serve`, and of everything else that works on the configuration as `serve` would see it.
@@ -57,6 +59,10 @@ impl From<Args> for Overrides {
 pub(super) async fn run(args: Args, session: &mut Session) -> anyhow::Result<Exit> {
     let config = session.config(args.clone().into())?;
     let _logs = start_logs(&config)?;
+    #[cfg(debug_assertions)]
+    if let Some(armed) = session.environment.value(failpoint::VARIABLE) {
+        failpoint::arm(armed)?;
+    }
     for warning in &config.origin.warnings {
         tracing::warn!("{warning}");
     }

@@ -12,8 +12,17 @@ use super::load::Draft;
 /// What our variables start with.
 const PREFIX: &str = "REELHOOK_";
 
-/// Variables with our prefix that are not keys of the configuration.
+/// Variables with our prefix that are not keys of the configuration. The last one arms a failpoint, which release builds
+/// do not have.
+#[cfg(not(debug_assertions))]
 const NOT_KEYS: [&str; 3] = ["REELHOOK_CONFIG", "REELHOOK_SERVER", "REELHOOK_API_TOKEN"];
+#[cfg(debug_assertions)]
+const NOT_KEYS: [&str; 4] = [
+    "REELHOOK_CONFIG",
+    "REELHOOK_SERVER",
+    "REELHOOK_API_TOKEN",
+    "REELHOOK_ABORT_AT",
+];
 
 /// The process's environment, or what a test puts in its place. `Debug` shows names only: values may be secrets.
 #[derive(Clone, Default)]

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use crate::clock::{Clock, Millis};
 use crate::config::Live;
 use crate::egress::GuardedClient;
+use crate::failpoint::{self, Step};
 use crate::provider::naming::{file_name, guess_extension};
 use crate::retry::Backoff;
 use crate::shutdown::Tasks;
@@ -132,6 +133,7 @@ impl Downloader {
         let name = name_of(claim, content.extension);
         let (bytes, sha256) = (file.bytes, file.sha256);
         let staged = self.storage.stage(file).await?;
+        failpoint::step(Step::FileStaged);
         let files = self
             .storage
             .task_files(&claim.source, claim.task_id.as_str())
@@ -141,7 +143,9 @@ impl Downloader {
         if !self.still_holds(claim.lease).await {
             return Ok(None);
         }
+        failpoint::step(Step::LeaseRenewed);
         let storage_key = files.publish(staged, &name).await?;
+        failpoint::step(Step::FilePublished);
         Ok(Some(Settlement::Stored {
             name,
             bytes,
@@ -171,7 +175,10 @@ impl Downloader {
     async fn settle(&self, claim: &ClaimedDownload, settlement: Settlement, took: Duration) {
         for tried in 1..=SETTLE_TRIES {
             match self.store.settle_download(claim.lease, settlement.clone()).await {
-                Ok(Settled::Done) => return log(claim, &settlement, took),
+                Ok(Settled::Done) => {
+                    failpoint::step(Step::DownloadSettled);
+                    return log(claim, &settlement, took);
+                }
                 // A file that was published belongs to whoever holds the row now, or went with the deleted task.
                 Ok(Settled::LeaseLost | Settled::Gone) => return log_lost(claim, took),
                 Err(error) if tried == SETTLE_TRIES => {
@@ -212,6 +219,7 @@ impl worker::Queue for Downloader {
     }
 
     async fn carry_out(&self, claim: ClaimedDownload) {
+        failpoint::step(Step::DownloadClaimed);
         let started = Instant::now();
         let renew = || self.renew(claim.lease);
         let obtained = worker::while_leased(self.settings.lease / 3, renew, self.obtain(&claim));

@@ -20,6 +20,7 @@ use super::client_addr::client_addr;
 use super::listener::{Holder, Peer};
 use super::problem::Problem;
 use crate::config::Source;
+use crate::failpoint::{self, Step};
 use crate::ingest::{Arrival, Receipt, Refusal, Room};
 use crate::provider::TaskId;
 
@@ -72,6 +73,7 @@ where
     log(&source, &receipt, started, remote);
     match receipt.result {
         Ok(_) => {
+            failpoint::step(Step::CallbackRecorded);
             if sources
                 .get(&*source)
                 .is_some_and(|source| !source.is_unverified())

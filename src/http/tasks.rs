@@ -15,6 +15,7 @@ use super::App;
 use super::problem::{Path, Problem};
 use super::views::TaskView;
 use crate::clock::{parse_rfc3339, rfc3339};
+use crate::failpoint::{self, Step};
 use crate::provider::{Kind, TaskId};
 use crate::store::StoreError;
 use crate::store::deletion::Deletion;
@@ -286,8 +287,12 @@ async fn remove(app: &App, task: &TaskRecord) -> Result<(), Problem> {
     if app.store.delete_task(task.row).await? == Deletion::Unknown {
         return Ok(());
     }
+    failpoint::step(Step::RowsDeleted);
     match files.remove_all_but(&[]).await {
-        Ok(()) => app.store.forget_doomed(&task.source, &task.task_id).await?,
+        Ok(()) => {
+            failpoint::step(Step::FilesRemoved);
+            app.store.forget_doomed(&task.source, &task.task_id).await?;
+        }
         // The next start tries again.
         Err(error) => tracing::warn!(
             task.id = task.task_id, %error,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::{StorageError, blocking, failed_to};
+use crate::failpoint::{self, Step};
 
 /// How many of the first bytes of a file are kept for the content check.
 pub const HEAD_BYTES: usize = 512;
@@ -93,6 +94,7 @@ impl SpoolFile {
         let sha256 = blocking(move || {
             sink.flush()?;
             sink.file.sync_all()?;
+            failpoint::step(Step::SpoolSynced);
             Ok(sink.hash.finalize().into())
         })
         .await
@@ -109,6 +111,7 @@ impl SpoolFile {
         let mut sink = self.sink.take().ok_or_else(abandoned)?;
         let flushed = blocking(move || {
             sink.flush()?;
+            failpoint::step(Step::SpoolHalfWritten);
             Ok(sink)
         });
         self.sink = Some(flushed.await.map_err(failed_to("write to the spool"))?);

@@ -19,6 +19,7 @@ use super::record::{self, NewDelivery, Recorded};
 use super::rejected::{self, Ring};
 use super::{Signals, StoreError};
 use crate::clock::{Clock, Millis, millis};
+use crate::failpoint::{self, Step};
 
 /// How many commands may wait; past that, callbacks are answered 503 at once rather than late.
 const QUEUE_LENGTH: usize = 1024;
@@ -386,6 +387,7 @@ impl Writer {
 
 /// From BEGIN to COMMIT.
 fn attempt(tx: &mut Tx<'_>, jobs: &[Job]) -> rusqlite::Result<Vec<Reply>> {
+    failpoint::step(Step::BatchTaken);
     let delivery_before = tx.ids.delivery;
     tx.execute("BEGIN IMMEDIATE", [])?;
     let mut replies = Vec::with_capacity(jobs.len());
@@ -405,7 +407,9 @@ fn attempt(tx: &mut Tx<'_>, jobs: &[Job]) -> rusqlite::Result<Vec<Reply>> {
     if tx.after.changed || tx.ids.delivery != delivery_before {
         add_to_counters(tx)?;
     }
+    failpoint::step(Step::RowsWritten);
     tx.execute("COMMIT", [])?;
+    failpoint::step(Step::CommitReturned);
     Ok(replies)
 }
 
