@@ -1,5 +1,6 @@
 //! The provider: several clients that call back as fast as they are answered.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -19,13 +20,13 @@ pub(crate) const KEY: &str = "kill-harness-key";
 const CLIENTS: usize = 8;
 
 /// Calls back over `CLIENTS` connections until every one of them is broken off.
-pub(crate) async fn run(addr: SocketAddr, cdn: Arc<Cdn>, ledger: Arc<Ledger>, mut random: Random) {
+pub(crate) async fn run(addr: SocketAddr, mut provider: Provider) {
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {
-        let client = Client {
-            cdn: Arc::clone(&cdn),
-            ledger: Arc::clone(&ledger),
-            random: Random::new(random.next()),
+        let random = Random::new(provider.random.next());
+        let client = Provider {
+            random,
+            ..provider.clone()
         };
         clients.spawn(client.run(addr));
     }
@@ -34,36 +35,33 @@ pub(crate) async fn run(addr: SocketAddr, cdn: Arc<Cdn>, ledger: Arc<Ledger>, mu
     }
 }
 
-struct Client {
-    cdn: Arc<Cdn>,
-    ledger: Arc<Ledger>,
-    random: Random,
+/// Somebody who makes up callbacks, and remembers which of them were answered 200.
+#[derive(Debug, Clone)]
+pub(crate) struct Provider {
+    pub(crate) cdn: Arc<Cdn>,
+    pub(crate) ledger: Arc<Ledger>,
+    /// By which it signs.
+    pub(crate) clock: Clock,
+    /// Whether that clock, which is the server's too, may be moved while a callback is on its way.
+    pub(crate) excuses_stale: bool,
+    pub(crate) random: Random,
 }
 
 /// One callback, ready to be sent as often as one likes.
-struct Callback {
-    task_id: String,
+pub(crate) struct Callback {
+    pub(crate) task_id: String,
     files: Vec<String>,
     request: Vec<u8>,
 }
 
-impl Client {
+impl Provider {
     async fn run(mut self, addr: SocketAddr) {
         let Ok(mut connection) = Connection::open(addr).await else {
             return;
         };
         let mut callback = self.callback();
         loop {
-            let Ok(status) = connection.status_of(&callback.request).await else {
-                return;
-            };
-            match status {
-                // From here on it is a promise, whether or not the rest of the answer still arrives.
-                200 => self.ledger.note(&callback.task_id, &callback.files),
-                503 => {}
-                other => panic!("a sound callback was answered {other}"),
-            }
-            if connection.body().await.is_err() {
+            if self.send(&mut connection, &callback).await.is_err() {
                 return;
             }
             // One in eight comes again, as a provider that missed the answer would send it.
@@ -73,18 +71,37 @@ impl Client {
         }
     }
 
+    /// Sends a callback, notes what became of it, and returns the status of the answer.
+    pub(crate) async fn send(&self, connection: &mut Connection, callback: &Callback) -> io::Result<u16> {
+        let status = connection.status_of(&callback.request).await?;
+        match status {
+            // From here on it is a promise, whether or not the rest of the answer still arrives.
+            200 => self.ledger.note(&callback.task_id, &callback.files),
+            503 => self.ledger.note_refusal(),
+            401 if self.excuses_stale => self.ledger.note_refusal(),
+            other => panic!("a sound callback was answered {other}"),
+        }
+        connection.body().await?;
+        Ok(status)
+    }
+
     /// A callback about a new task: mostly failures, so that ingest runs at full load while the files that the
     /// others announce can still be fetched within the test's time.
     fn callback(&mut self) -> Callback {
+        match self.random.below(12) {
+            0 => self.callback_about(&["result-0.mp4"]),
+            1 => self.callback_about(&["result-0.mp4", "origin-0.mp4"]),
+            _ => self.callback_about(&[]),
+        }
+    }
+
+    /// A callback about a new task with these files; without any, it failed.
+    pub(crate) fn callback_about(&mut self, files: &[&str]) -> Callback {
         let task_id = format!("{:016x}{:016x}", self.random.next(), self.random.next());
-        let files: Vec<String> = match self.random.below(12) {
-            0 => vec!["result-0.mp4".to_owned()],
-            1 => vec!["result-0.mp4".to_owned(), "origin-0.mp4".to_owned()],
-            _ => Vec::new(),
-        };
+        let files: Vec<String> = files.iter().map(ToString::to_string).collect();
         let body = self.body(&task_id, &files);
         Callback {
-            request: signed_request(&task_id, &body),
+            request: self.signed_request(&task_id, &body),
             task_id,
             files,
         }
@@ -106,16 +123,16 @@ impl Client {
             "data": {"taskId": task_id, "info": info, "fallbackFlag": false},
         })
     }
-}
 
-fn signed_request(task_id: &str, body: &Value) -> Vec<u8> {
-    let timestamp = (Clock::system().now() / 1000).to_string();
-    let signature = sign(KEY, task_id, &timestamp);
-    let body = body.to_string();
-    let length = body.len();
-    let request = format!(
-        "POST /callbacks/kie HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-         X-Webhook-Timestamp: {timestamp}\r\nX-Webhook-Signature: {signature}\r\nContent-Length: {length}\r\n\r\n{body}"
-    );
-    request.into_bytes()
+    fn signed_request(&self, task_id: &str, body: &Value) -> Vec<u8> {
+        let timestamp = (self.clock.now() / 1000).to_string();
+        let signature = sign(KEY, task_id, &timestamp);
+        let body = body.to_string();
+        let length = body.len();
+        let request = format!(
+            "POST /callbacks/kie HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             X-Webhook-Timestamp: {timestamp}\r\nX-Webhook-Signature: {signature}\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        request.into_bytes()
+    }
 }

@@ -31,9 +31,16 @@ impl Remains {
         }
     }
 
-    /// The unfinished files.
+    /// Whether anything of a task is left among the stored files.
+    pub(crate) fn has_files_of(&self, task_id: &str) -> bool {
+        self.data.join("media/kie").join(task_id).exists()
+    }
+
+    /// The unfinished files; none before the first start.
     pub(crate) fn spool(&self) -> HashSet<PathBuf> {
-        let spool = fs::read_dir(self.data.join("spool")).expect("the spool is there");
+        let Ok(spool) = fs::read_dir(self.data.join("spool")) else {
+            return HashSet::new();
+        };
         spool.map(|entry| entry.unwrap().path()).collect()
     }
 

@@ -1,21 +1,32 @@
 //! The real program as a child process.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-/// How long a start may take, on a busy machine and after any crash.
-const START: Duration = Duration::from_secs(30);
+use crate::{PATIENCE, until};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_reelhook");
 /// Log lines shown when something went wrong.
 const TAIL: usize = 40;
+
+/// What the program is started with, besides its configuration.
+#[derive(Debug, Default)]
+pub(crate) struct Launch {
+    /// The program that runs ours, with its arguments. It must become our program, not stay its parent.
+    pub(crate) through: Vec<OsString>,
+    /// The environment.
+    pub(crate) variables: Vec<(&'static str, String)>,
+}
 
 /// A running `reelhook serve`. Dropping it kills it, so that a failing test leaves nothing behind.
 #[derive(Debug)]
@@ -28,27 +39,38 @@ pub(crate) struct Server {
 #[derive(Debug, Default)]
 struct Log {
     tail: Mutex<VecDeque<String>>,
-    faults: Mutex<Vec<String>>,
+    /// Lines of level `ERROR`.
+    errors: Mutex<Vec<String>>,
+    /// What is no JSON: a panic, or somebody who prints past the log.
+    panics: Mutex<Vec<String>>,
+    has_ended: AtomicBool,
 }
 
 impl Server {
     /// Starts the program and waits until it listens.
-    pub(crate) async fn start(config: &Path) -> (Self, SocketAddr) {
-        let (server, listening) = Self::spawn(config);
-        match tokio::time::timeout(START, listening).await {
+    pub(crate) async fn start(config: &Path, launch: &Launch) -> (Self, SocketAddr) {
+        let (server, listening) = Self::spawn(config, launch);
+        match tokio::time::timeout(PATIENCE, listening).await {
             Ok(Ok(addr)) => (server, addr),
             outcome => panic!("the server did not start ({outcome:?}):\n{}", server.log.tail()),
         }
     }
 
     /// Starts the program and waits for nothing.
-    pub(crate) fn spawn(config: &Path) -> (Self, oneshot::Receiver<SocketAddr>) {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_reelhook"))
+    pub(crate) fn spawn(config: &Path, launch: &Launch) -> (Self, oneshot::Receiver<SocketAddr>) {
+        let mut words = launch.through.iter().cloned().chain([PROGRAM.into()]);
+        let mut child = Command::new(words.next().expect("at least our own"))
+            .args(words)
             .arg("serve")
             .arg("--config")
             .arg(config)
             // Nothing but the file configures it, least of all our own REELHOOK_KILL_… variables.
             .env_clear()
+            .env(
+                "PATH",
+                "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
+            )
+            .envs(launch.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -64,6 +86,36 @@ impl Server {
 
     /// Kills it with SIGKILL. It must have been running until then, and without faults.
     pub(crate) fn kill(mut self) {
+        self.kill_now();
+        let (errors, panics) = (self.log.errors.lock().unwrap(), self.log.panics.lock().unwrap());
+        assert!(
+            errors.is_empty() && panics.is_empty(),
+            "the server logged faults:\n{}\n{}",
+            errors.join("\n"),
+            panics.join("\n"),
+        );
+    }
+
+    /// Waits for its end, which is its own doing.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let status = until("the server ends", async || {
+            self.child.try_wait().expect("the child is ours")
+        })
+        .await;
+        // What it said last is read by then.
+        until("its log ends", async || {
+            self.log.has_ended.load(Ordering::SeqCst).then_some(())
+        })
+        .await;
+        status
+    }
+
+    /// What it wrote besides its log: a panic, or why it aborts.
+    pub(crate) fn said_beside_its_log(&self) -> String {
+        self.log.panics.lock().unwrap().join("\n")
+    }
+
+    fn kill_now(&mut self) {
         let ended = self.child.try_wait().expect("the child is ours");
         assert!(
             ended.is_none(),
@@ -72,12 +124,6 @@ impl Server {
         );
         self.child.kill().expect("the child is ours");
         self.child.wait().expect("the child is ours");
-        let faults = self.log.faults.lock().unwrap();
-        assert!(
-            faults.is_empty(),
-            "the server logged faults:\n{}",
-            faults.join("\n")
-        );
     }
 }
 
@@ -97,9 +143,10 @@ impl Log {
             if let (Some(addr), Some(sender)) = (addr, listening.take_if(|_| addr.is_some())) {
                 let _ = sender.send(addr);
             }
-            // What is no JSON is a panic, or somebody who prints past the log.
-            if record.is_null() || record["level"] == "ERROR" {
-                self.faults.lock().unwrap().push(line.clone());
+            if record.is_null() {
+                self.panics.lock().unwrap().push(line.clone());
+            } else if record["level"] == "ERROR" {
+                self.errors.lock().unwrap().push(line.clone());
             }
             let mut tail = self.tail.lock().unwrap();
             tail.push_back(line);
@@ -107,6 +154,7 @@ impl Log {
                 tail.pop_front();
             }
         }
+        self.has_ended.store(true, Ordering::SeqCst);
     }
 
     fn tail(&self) -> String {

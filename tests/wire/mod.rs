@@ -71,6 +71,9 @@ impl Connection {
 fn read_head(head: &[u8]) -> Option<(u16, usize)> {
     let head = std::str::from_utf8(head).ok()?;
     let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    if status == 204 {
+        return Some((status, 0));
+    }
     let length = head.split("\r\n").find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("content-length").then(|| value.trim())
