@@ -432,8 +432,9 @@ fn add_to_counters(tx: &Tx<'_>) -> rusqlite::Result<()> {
 /// Whether an error is about the database as a whole (disk full, locked, not writable), so that trying each command of
 /// the batch alone would only fail as often. A row that cannot be read is the fault of the one command that met it.
 fn is_everyones(error: &rusqlite::Error) -> bool {
-    // SQLITE_BUSY, _READONLY, _IOERR, _CORRUPT, _FULL, _CANTOPEN, _NOTADB; extended codes add higher bits.
-    const EVERYONES: [i32; 7] = [5, 8, 10, 11, 13, 14, 26];
+    // SQLITE_BUSY, _READONLY, _IOERR, _CORRUPT, _FULL, _CANTOPEN, _PROTOCOL (locks cannot be had, found out after ten
+    // seconds), _NOTADB; extended codes add higher bits.
+    const EVERYONES: [i32; 8] = [5, 8, 10, 11, 13, 14, 15, 26];
     match error {
         rusqlite::Error::SqliteFailure(error, _) => EVERYONES.contains(&(error.extended_code & 0xff)),
         _ => false,
