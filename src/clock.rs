@@ -35,6 +35,13 @@ impl Clock {
         }
     }
 
+    /// Sets a manual clock, back as well as forth, as somebody may do with a machine's. The system's clock cannot be set.
+    pub fn set(&self, now: Millis) {
+        if let Some(manual) = &self.manual {
+            manual.store(now, Ordering::SeqCst);
+        }
+    }
+
     /// Moves a manual clock forward. The system's clock cannot be moved.
     pub fn advance(&self, by: Duration) {
         if let Some(manual) = &self.manual {
@@ -88,5 +95,7 @@ mod tests {
         let clone = clock.clone();
         clock.advance(Duration::from_secs(2));
         assert_eq!(clone.now(), 3_000);
+        clone.set(500);
+        assert_eq!(clock.now(), 500);
     }
 }
