@@ -32,6 +32,8 @@ const FETCHED: usize = 20;
 /// A data directory, the provider, and what the server promised it so far.
 pub(crate) struct Harness {
     pub(crate) config: PathBuf,
+    /// How its servers are started, unless they are started otherwise.
+    pub(crate) launch: Launch,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) random: Random,
     pub(crate) remains: Remains,
@@ -50,7 +52,7 @@ impl Harness {
     pub(crate) async fn over(seed: u64, dir: TempDir, data: &Path, outside: &Path) -> Self {
         let config = dir.path().join("config.toml");
         let text = format!(
-            "listen = \"127.0.0.1:0\"\ndata_dir = '{}'\n\
+            "listen = \"127.0.0.1:0\"\ndata_dir = '{}'\nshutdown_grace = \"2s\"\n\
              [sources.kie]\nhmac_keys = [\"{}\"]\n\
              [egress]\nallow_cidrs = [\"127.0.0.0/8\"]\n\
              [downloads]\nconcurrency = 16\nper_host = 16\nretry_base = \"50ms\"\nretry_cap = \"500ms\"\n\
@@ -61,6 +63,7 @@ impl Harness {
         fs::write(&config, text).unwrap();
         Self {
             config,
+            launch: Launch::default(),
             ledger: Arc::default(),
             random: Random::new(seed),
             remains: Remains::of(outside.to_owned()),
@@ -88,7 +91,7 @@ impl Harness {
     /// Starts a server; what its predecessor left unfinished must be gone once it listens.
     pub(crate) async fn start(&self) -> (Server, SocketAddr) {
         let left = self.remains.spool();
-        let (server, addr) = Server::start(&self.config, &Launch::default()).await;
+        let (server, addr) = Server::start(&self.config, &self.launch).await;
         let stale: Vec<_> = self.remains.spool().intersection(&left).cloned().collect();
         assert!(stale.is_empty(), "partial files outlived the restart: {stale:?}");
         (server, addr)

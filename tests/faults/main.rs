@@ -2,16 +2,21 @@
 //! promise. `docs/reliability.md` says what is broken how, and which variables make a run longer.
 
 mod cdn;
+mod disk_full;
 mod failpoints;
 mod harness;
+mod io_errors;
 mod kill;
 mod ledger;
 mod load;
+mod order;
 mod random;
 mod remains;
 mod server;
 #[path = "../soundness/mod.rs"]
 mod soundness;
+mod strace;
+mod trace;
 #[path = "../wire/mod.rs"]
 mod wire;
 
@@ -32,6 +37,12 @@ fn variable(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
     let number = value.parse();
     Some(number.unwrap_or_else(|_| panic!("{name} is not a number: {value}")))
+}
+
+/// Says that a test cannot be run here; in CI that is a failure.
+fn skip(reason: &str) {
+    assert!(variable("REELHOOK_CI").is_none(), "cannot be run: {reason}");
+    say(&format!("skipped: {reason}"));
 }
 
 /// The seed of a test: the one of an earlier run if the variable names it, and said in any case.

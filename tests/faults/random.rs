@@ -17,6 +17,11 @@ impl Random {
         z ^ (z >> 31)
     }
 
+    /// An index into something of this length.
+    pub(crate) fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).expect("below a usize")
+    }
+
     /// A number from `0` to `bound - 1`.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound

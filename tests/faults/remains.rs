@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+use tempfile::TempDir;
 
 use crate::cdn::sha256_of;
+use crate::harness::temporary;
 use crate::ledger::Acknowledged;
 use crate::soundness::WRONGS;
 
 /// A data directory and what was already found out about the files it should hold.
 #[derive(Debug)]
 pub(crate) struct Remains {
-    data: PathBuf,
+    pub(crate) data: PathBuf,
     /// The digest of each file seen so far, by its path under `media`: making the content again is slow.
     digests: HashMap<PathBuf, String>,
     /// How many times a visible file was read and compared.
@@ -49,16 +51,12 @@ impl Remains {
     pub(crate) async fn check(&mut self, acknowledged: &HashMap<String, Acknowledged>) {
         let visible = self.check_media();
         // A copy is examined: recovering the original is the business of the server that starts next.
-        let copy = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        for name in ["reelhook.db", "reelhook.db-wal"] {
-            let from = self.data.join(name);
-            if from.exists() {
-                fs::copy(from, copy.path().join(name)).unwrap();
-            }
-        }
-        let options = SqliteConnectOptions::new().filename(copy.path().join("reelhook.db"));
-        let mut database = options.connect().await.expect("the database opens");
+        let (_copy, mut database) = copy_of(&self.data).await;
         check_integrity(&mut database).await;
+        if !has_tables(&mut database).await {
+            assert!(acknowledged.is_empty(), "the database was never set up");
+            return;
+        }
         check_deliveries(&mut database, acknowledged).await;
         check_stored(&mut database, &visible).await;
         database.close().await.unwrap();
@@ -93,6 +91,33 @@ impl Remains {
     }
 }
 
+/// The last row of a download.
+pub(crate) async fn last_download(data: &Path) -> i64 {
+    if !data.join("reelhook.db").exists() {
+        return 0;
+    }
+    let (_copy, mut database) = copy_of(data).await;
+    let last = sqlx::query("SELECT COALESCE(max(id), 0) FROM downloads")
+        .fetch_one(&mut database)
+        .await;
+    last.map_or(0, |row| row.get(0))
+}
+
+async fn copy_of(data: &Path) -> (TempDir, SqliteConnection) {
+    let copy = temporary();
+    for name in ["reelhook.db", "reelhook.db-wal"] {
+        let from = data.join(name);
+        if from.exists() {
+            fs::copy(from, copy.path().join(name)).unwrap();
+        }
+    }
+    let options = SqliteConnectOptions::new()
+        .filename(copy.path().join("reelhook.db"))
+        .create_if_missing(true);
+    let database = options.connect().await.expect("the database opens");
+    (copy, database)
+}
+
 /// Everything below, but for hidden directories: no key begins with a dot.
 fn files_under(directory: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
@@ -111,6 +136,12 @@ fn files_under(directory: &Path) -> Vec<PathBuf> {
         }
     }
     files
+}
+
+/// Whether a first start got as far as that.
+async fn has_tables(database: &mut SqliteConnection) -> bool {
+    let tables = sqlx::query("SELECT 1 FROM sqlite_master WHERE name = 'deliveries'");
+    tables.fetch_optional(database).await.unwrap().is_some()
 }
 
 async fn check_integrity(database: &mut SqliteConnection) {

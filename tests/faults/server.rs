@@ -96,6 +96,23 @@ impl Server {
         );
     }
 
+    /// Kills it with SIGKILL, whatever it logged. It must have been running until then.
+    pub(crate) fn kill_despite_errors(&mut self) {
+        self.kill_now();
+    }
+
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Tells it to stop in an orderly way.
+    pub(crate) fn terminate(&self) {
+        // The shell's own `kill`: it is there wherever there is a shell.
+        let kill = format!("kill -TERM {}", self.child.id());
+        let sent = Command::new("sh").args(["-c", &kill]).status();
+        assert!(sent.unwrap().success());
+    }
+
     /// Waits for its end, which is its own doing.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let status = until("the server ends", async || {
@@ -131,6 +148,9 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if thread::panicking() {
+            println!("the server's log ends with:\n{}", self.log.tail());
+        }
     }
 }
 
