@@ -1,13 +1,15 @@
 //! Where the announced files lie: a server in the test process whose content follows from the path alone.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::Path;
-use axum::http::{HeaderValue, Response, header};
+use axum::extract::{Path, State};
+use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::routing::get;
 use futures_util::stream;
 use sha2::{Digest as _, Sha256};
@@ -15,6 +17,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::random::Random;
+
+/// Files that were asked for.
+type Asked = Arc<Mutex<HashSet<(String, String)>>>;
 
 /// A running server; dropping it ends it.
 #[derive(Debug)]
@@ -27,7 +32,9 @@ impl Cdn {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let router = Router::new().route("/{task_id}/{name}", get(serve));
+        let router = Router::new()
+            .route("/{task_id}/{name}", get(serve))
+            .with_state(Asked::default());
         let mut serving = JoinSet::new();
         serving.spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self {
@@ -67,8 +74,15 @@ fn random_of(task_id: &str, name: &str) -> Random {
     Random::new(u64::from_le_bytes(*digest.first_chunk().unwrap()))
 }
 
-/// Sends a file; every fourth one in pieces with pauses, as a slow server would.
-async fn serve(Path((task_id, name)): Path<(String, String)>) -> Response<Body> {
+/// Sends a file; every eighth one only when it is asked for again, every fourth one in pieces with pauses, as a slow
+/// server would.
+async fn serve(State(asked): State<Asked>, Path((task_id, name)): Path<(String, String)>) -> Response<Body> {
+    let is_first = asked.lock().unwrap().insert((task_id.clone(), name.clone()));
+    if is_first && random_of(&task_id, &name).below(8) == 0 {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        return response;
+    }
     let content = Bytes::from(content_of(&task_id, &name));
     let length = content.len();
     let is_slow = random_of(&task_id, &name).next() >> 62 == 0;

@@ -2,6 +2,7 @@
 //! promise. `docs/reliability.md` says what is broken how, and which variables make a run longer.
 
 mod cdn;
+mod clock;
 mod disk_full;
 mod failpoints;
 mod harness;
