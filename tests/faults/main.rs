@@ -10,6 +10,7 @@ mod io_errors;
 mod kill;
 mod ledger;
 mod load;
+mod model;
 mod order;
 mod random;
 mod remains;
