@@ -3,6 +3,7 @@
 
 mod cdn;
 mod clock;
+mod corpora;
 mod disk_full;
 mod failpoints;
 mod harness;
