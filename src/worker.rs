@@ -30,6 +30,9 @@ pub trait Queue: Send + Sync + 'static {
     fn claim(&self) -> impl Future<Output = Result<Option<Self::Job>, Self::Error>> + Send;
     /// When the next piece falls due, if any is waiting.
     fn next_due(&self) -> impl Future<Output = Result<Option<Millis>, Self::Error>> + Send;
+    /// Brings waiting work forward by so much: the clock was set back, and what was due soon is not to wait for it to catch
+    /// up.
+    fn bring_forward(&self, by: Duration) -> impl Future<Output = Result<(), Self::Error>> + Send;
     /// Rung when there may be more to claim.
     fn ring(&self) -> &Notify;
     /// Carries a piece out and settles it. Ends soon after [`Tasks::stopping`].
@@ -43,6 +46,7 @@ pub trait Queue: Send + Sync + 'static {
 pub async fn run<Q: Queue>(queue: Arc<Q>, concurrency: usize, clock: Clock, tasks: Tasks) {
     let permits = Arc::new(Semaphore::new(concurrency));
     let ended = Arc::new(Notify::new());
+    let mut latest = clock.now();
     loop {
         let permit = tokio::select! {
             biased;
@@ -53,6 +57,7 @@ pub async fn run<Q: Queue>(queue: Arc<Q>, concurrency: usize, clock: Clock, task
         let rung = queue.ring().notified();
         // Work may have been held back by a bound on the pieces that run at once (per host).
         let freed = ended.notified();
+        follow_the_clock(&*queue, &clock, &mut latest).await;
         match queue.claim().await {
             Ok(Some(job)) => {
                 let (queue, ended) = (Arc::clone(&queue), Arc::clone(&ended));
@@ -97,6 +102,21 @@ async fn carry_out<Q: Queue>(queue: &Q, job: Q::Job) {
     if work.await.is_err() {
         queue.after_panic(job).await;
     }
+}
+
+/// Notices that the clock was set back since it was `latest` looked at, and has waiting work follow.
+async fn follow_the_clock<Q: Queue>(queue: &Q, clock: &Clock, latest: &mut Millis) {
+    let now = clock.now();
+    // What keeps a clock right sets it back by a little now and then; that may be waited for.
+    if let Ok(by @ 1000..) = u64::try_from(*latest - now) {
+        if let Err(error) = queue.bring_forward(Duration::from_millis(by)).await {
+            // It is still behind the next time, and tried again.
+            tracing::error!(%error, "the clock was set back, and waiting work could not follow: {error}");
+            return;
+        }
+        tracing::warn!("the clock was set back by {by} ms or more, and waiting work with it");
+    }
+    *latest = now;
 }
 
 async fn until_due<Q: Queue>(queue: &Q, clock: &Clock) -> Duration {
@@ -200,6 +220,13 @@ mod tests {
             Ok(self.waiting.lock().unwrap().iter().map(|(due, _)| *due).min())
         }
 
+        async fn bring_forward(&self, by: Duration) -> Result<(), String> {
+            for (due, _) in self.waiting.lock().unwrap().iter_mut() {
+                *due -= crate::clock::millis(by);
+            }
+            Ok(())
+        }
+
         fn ring(&self) -> &Notify {
             &self.ring
         }
@@ -246,6 +273,28 @@ mod tests {
         let tasks = start(&queue, 1);
         queue
             .wait_until(|queue| queue.done.load(Ordering::SeqCst) == 1)
+            .await;
+        assert!(tasks.drain(Duration::from_secs(5)).await);
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_set_back_holds_nothing_up() {
+        let hour = 3_600_000;
+        let queue = Arc::new(Memory {
+            clock: Clock::manual(2 * hour),
+            gate: Some(Semaphore::new(0)),
+            ..Memory::default()
+        });
+        queue.put(2 * hour, false);
+        let tasks = start(&queue, 1);
+        queue
+            .wait_until(|queue| queue.claims.load(Ordering::SeqCst) == 1)
+            .await;
+        queue.put(2 * hour, false);
+        queue.clock.set(hour);
+        queue.gate.as_ref().unwrap().add_permits(2);
+        queue
+            .wait_until(|queue| queue.done.load(Ordering::SeqCst) == 2)
             .await;
         assert!(tasks.drain(Duration::from_secs(5)).await);
     }

@@ -214,6 +214,10 @@ impl worker::Queue for Downloader {
         self.store.next_download_due().await
     }
 
+    async fn bring_forward(&self, by: Duration) -> Result<(), StoreError> {
+        self.store.bring_downloads_forward(by).await
+    }
+
     fn ring(&self) -> &Notify {
         self.store.downloads_queued()
     }

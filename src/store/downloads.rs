@@ -139,6 +139,11 @@ impl Store {
         self.write(Command::ReleaseAll).await.map(|_| ())
     }
 
+    /// Has waiting downloads fall due so much earlier, for a clock that was set back; none before now.
+    pub async fn bring_downloads_forward(&self, by: Duration) -> Result<(), StoreError> {
+        self.write(Command::BringForward { by }).await.map(|_| ())
+    }
+
     /// Queues the failed downloads of a task again with fresh attempts; how many. Entries that stand for files
     /// past a bound stay failed.
     pub async fn retry_task(&self, task: i64) -> Result<u64, StoreError> {
@@ -495,6 +500,14 @@ pub(super) fn release_all(tx: &mut Tx<'_>) -> rusqlite::Result<()> {
         summary::refresh(tx, task)?;
     }
     tx.note_queued();
+    Ok(())
+}
+
+pub(super) fn bring_forward(tx: &Tx<'_>, by: Duration) -> rusqlite::Result<()> {
+    tx.execute(
+        "UPDATE downloads SET next_at = max(?1, next_at - ?2) WHERE state = 'queued' AND next_at > ?1",
+        params![tx.now, millis(by)],
+    )?;
     Ok(())
 }
 

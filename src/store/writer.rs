@@ -39,6 +39,7 @@ pub(super) enum Command {
     Renew { lease: Lease, lease_for: Duration },
     Settle { lease: Lease, settlement: Settlement },
     ReleaseAll,
+    BringForward { by: Duration },
     RetryTask { task: i64 },
     DeleteTask { task: i64 },
     ForgetDoomed { source: String, task_id: String },
@@ -454,6 +455,10 @@ fn apply(tx: &mut Tx<'_>, command: &Command) -> rusqlite::Result<Reply> {
         Command::Settle { lease, settlement } => Reply::Settled(downloads::settle(tx, *lease, settlement)?),
         Command::ReleaseAll => {
             downloads::release_all(tx)?;
+            Reply::Done
+        }
+        Command::BringForward { by } => {
+            downloads::bring_forward(tx, *by)?;
             Reply::Done
         }
         Command::RetryTask { task } => Reply::Queued(downloads::retry_task(tx, *task)?),
