@@ -12,9 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+use tokio::time::timeout;
+
 use crate::harness::{Api, Harness, temporary};
 use crate::server::{Launch, Server};
-use crate::{say, seed, skip, until};
+use crate::{PATIENCE, say, seed, skip, until};
 
 /// Makes the disks: one for the data directory, one within it for the stored files. Their size is that of a test.
 const MOUNT: &str = "mount -t tmpfs -o size=24m none \"$0\" && mkdir \"$0/media\" && \
@@ -57,7 +59,8 @@ async fn full_disks_cost_no_acknowledged_callback_and_room_is_all_it_takes_to_go
     server.kill_despite_errors();
     harness.check().await;
     let (server, listening) = Server::spawn(&harness.config, &harness.launch);
-    let started = listening.await.is_ok();
+    let listening = timeout(PATIENCE, listening).await;
+    let started = listening.expect("it listens or ends in time").is_ok();
     drop(server);
     harness.check().await;
     disks.make_room();

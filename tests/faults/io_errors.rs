@@ -2,8 +2,7 @@
 //!
 //! `REELHOOK_IO_ROUNDS` says how often each kind (2), `REELHOOK_IO_SEED` repeats the choices of an earlier run: which call,
 //! which error, how long, and whether the server is killed or stopped afterwards. `REELHOOK_IO_KIND` picks one kind by its
-//! number. `strace` counts the calls of each
-//! thread by itself, so that "the third" is the third of any thread.
+//! number. `strace` counts the calls of each thread by itself, so that "the third" is the third of any thread.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -14,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::harness::{Api, Harness};
 use crate::random::Random;
-use crate::remains::last_download;
+use crate::remains::next_in_spool;
 use crate::server::Server;
 use crate::{PATIENCE, say, seed, strace, until, variable};
 
@@ -221,11 +220,8 @@ async fn paths(on: On, data: &Path) -> Vec<PathBuf> {
             .map(|end| data.join(format!("reelhook.db{end}")))
             .into(),
         On::Spool => {
-            // Named by row and token: the first claims of what the next callbacks announce.
-            let last = last_download(data).await;
-            (last + 1..=last + 300)
-                .map(|row| data.join(format!("spool/{row}-1.part")))
-                .collect()
+            let names = next_in_spool(data).await;
+            names.iter().map(|name| data.join("spool").join(name)).collect()
         }
         On::Stored => vec![data.join("media/kie")],
         On::Anything => Vec::new(),

@@ -91,16 +91,27 @@ impl Remains {
     }
 }
 
-/// The last row of a download.
-pub(crate) async fn last_download(data: &Path) -> i64 {
-    if !data.join("reelhook.db").exists() {
-        return 0;
+/// Names of the files that the next server fetches: of all that wait, and of the first to be announced to it.
+pub(crate) async fn next_in_spool(data: &Path) -> Vec<String> {
+    const ANNOUNCED: i64 = 200;
+    let mut claims: Vec<(i64, i64)> = Vec::new();
+    let mut last = 0;
+    if data.join("reelhook.db").exists() {
+        let (_copy, mut database) = copy_of(data).await;
+        if has_tables(&mut database).await {
+            let rows =
+                sqlx::query("SELECT id, COALESCE(lease_token, 0) + 1, state FROM downloads ORDER BY id");
+            for row in rows.fetch_all(&mut database).await.unwrap() {
+                last = row.get(0);
+                if matches!(row.get(2), "queued" | "downloading") {
+                    claims.push((last, row.get(1)));
+                }
+            }
+        }
     }
-    let (_copy, mut database) = copy_of(data).await;
-    let last = sqlx::query("SELECT COALESCE(max(id), 0) FROM downloads")
-        .fetch_one(&mut database)
-        .await;
-    last.map_or(0, |row| row.get(0))
+    claims.extend((1..=ANNOUNCED).map(|further| (last + further, 1)));
+    let name = |(row, token)| format!("{row}-{token}.part");
+    claims.into_iter().map(name).collect()
 }
 
 async fn copy_of(data: &Path) -> (TempDir, SqliteConnection) {
