@@ -67,7 +67,7 @@ impl Connection {
     }
 }
 
-/// Status and length of the body. Our server announces every length, so chunks are not understood.
+/// Status and length of the body. Our server announces every length but that of a 204, so chunks are not understood.
 fn read_head(head: &[u8]) -> Option<(u16, usize)> {
     let head = std::str::from_utf8(head).ok()?;
     let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
