@@ -136,13 +136,18 @@ impl Keys {
 }
 
 impl Slice {
+    /// Leaves out keys of tasks that the running transaction deletes.
+    pub(super) fn leave_out(&mut self, removed: &[Key]) {
+        self.keys.retain(|key| !removed.contains(key));
+    }
+
     pub(super) fn keys(&self) -> &[Key] {
         &self.keys
     }
 
     /// Puts the keys into the table; some may be there already, from before a crash.
     pub(super) fn write(&self, db: &Connection) -> rusqlite::Result<()> {
-        if self.keys.is_empty() {
+        if self.keys.is_empty() && self.keyed.is_none() {
             return Ok(());
         }
         let mut insert = db.prepare_cached("INSERT OR IGNORE INTO task_keys (hash, task) VALUES (?1, ?2)")?;
@@ -166,4 +171,21 @@ fn keys_between(db: &Connection, after: i64, to: i64) -> rusqlite::Result<BTreeS
         keys.insert((hash_of(row.get_ref(1)?.as_str()?), row.get(0)?));
     }
     Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_a_task_that_goes_while_keys_are_written_is_not_written() {
+        let keys = Keys::default();
+        for task in 1..=i64::try_from(GATHERED).unwrap() {
+            keys.add((-task, task));
+        }
+        let mut slice = keys.due(0);
+        let (gone, stays) = (slice.keys()[0], slice.keys()[1]);
+        slice.leave_out(&[gone]);
+        assert!(!slice.keys().contains(&gone) && slice.keys().contains(&stays));
+    }
 }

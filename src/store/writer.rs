@@ -402,7 +402,8 @@ fn attempt(tx: &mut Tx<'_>, jobs: &[Job]) -> rusqlite::Result<Vec<Reply>> {
         record::purge_bindings(tx)?;
         *tx.rare = Rare::load(tx.db)?;
     }
-    let slice = tx.keys.due(tx.after.added.len());
+    let mut slice = tx.keys.due(tx.after.added.len());
+    slice.leave_out(&tx.after.settled);
     slice.write(tx.db)?;
     tx.after.settled.extend_from_slice(slice.keys());
     if tx.after.changed || tx.ids.delivery != delivery_before {
