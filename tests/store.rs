@@ -509,6 +509,29 @@ async fn pages_walk_all_tasks_newest_first() {
 }
 
 #[tokio::test]
+async fn pages_step_over_the_gaps_that_deleted_rows_left() {
+    let bench = Bench::new().await;
+    bench.receive(&failure("t")).await;
+    bench
+        .sabotage(
+            "INSERT INTO tasks (id, source, task_id, state, media, created_at, updated_at, deliveries, conflicts, change_seq)
+             VALUES (50000, 'kie', 'far', 'pending', 'none', 0, 0, 0, 0, 0)",
+        )
+        .await;
+    let mut filter = TaskFilter {
+        state: Some("failed".to_owned()),
+        limit: 1,
+        ..TaskFilter::default()
+    };
+    let first = bench.store.list_tasks(&filter).await.unwrap();
+    assert!(first.items.is_empty());
+    filter.before = first.next;
+    let second = bench.store.list_tasks(&filter).await.unwrap();
+    let found: Vec<_> = second.items.iter().map(|task| task.task_id.as_str()).collect();
+    assert_eq!((found, second.next), (vec!["t"], None));
+}
+
+#[tokio::test]
 async fn a_database_from_a_newer_version_is_refused() {
     let bench = Bench::new().await;
     bench.sabotage("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (999, 'x', 1, x'00', 0)").await;

@@ -3,7 +3,7 @@
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::tasks::{Page, ROWS_EXAMINED};
+use super::tasks::{Page, cut};
 use super::{Store, StoreError};
 use crate::clock::Millis;
 
@@ -57,49 +57,36 @@ pub struct DeliveryFilter {
 }
 
 impl Store {
-    /// A page of deliveries, newest first; examines at most [`ROWS_EXAMINED`] rows.
+    /// A page of deliveries, newest first; examines at most [`ROWS_EXAMINED`](super::tasks::ROWS_EXAMINED) rows.
     pub async fn list_deliveries(&self, filter: &DeliveryFilter) -> Result<Page<DeliveryRecord>, StoreError> {
         let before = filter.before.unwrap_or(i64::MAX);
         let floor = self.deliveries_floor(filter, before).await?;
-        let rows = sqlx::query(page_statement(filter))
+        let mut rows = sqlx::query(page_statement(filter))
             .bind(before)
-            .bind(floor.unwrap_or(i64::MIN))
+            .bind(floor)
             .bind(&filter.source)
             .bind(LISTED_BODY_BYTES)
-            .bind(filter.limit)
+            .bind(filter.limit + 1)
             .bind(filter.task)
             .bind(&filter.verdict)
             .fetch_all(&self.readers)
             .await?;
+        let more = cut(&mut rows, filter.limit);
         let items = rows.iter().map(delivery_record).collect::<Result<Vec<_>, _>>()?;
-        let full = i64::try_from(items.len()).unwrap_or(i64::MAX) >= filter.limit;
-        let next = if full {
-            items.last().map(|delivery| delivery.id)
-        } else {
-            floor
+        let next = match items.last() {
+            Some(last) if more => Some(last.id),
+            _ => self.newest_before(NEWEST, floor).await?.map(|older| older + 1),
         };
         Ok(Page { items, next })
     }
 
-    /// The last row a page may examine where it walks all deliveries; the partial indexes need no such bound.
-    async fn deliveries_floor(
-        &self,
-        filter: &DeliveryFilter,
-        before: i64,
-    ) -> Result<Option<i64>, StoreError> {
-        if filter.task.is_some() {
-            return Ok(None);
+    /// The last row a page may examine where it walks all deliveries and leaves some out; the partial indexes need no such
+    /// bound.
+    async fn deliveries_floor(&self, filter: &DeliveryFilter, before: i64) -> Result<i64, StoreError> {
+        match (filter.task, filter.verdict.as_deref(), &filter.source) {
+            (Some(_), _, _) | (_, Some("conflict" | "rejected"), _) | (_, None, None) => Ok(i64::MIN),
+            _ => self.floor(NEWEST, before).await,
         }
-        let row = sqlx::query("SELECT id FROM deliveries WHERE id < $1 ORDER BY id DESC LIMIT 1 OFFSET $2")
-            .bind(before)
-            .bind(ROWS_EXAMINED - 1)
-            .fetch_optional(&self.readers)
-            .await?;
-        let floor = row.map(|row| row.try_get(0)).transpose()?;
-        Ok(match filter.verdict.as_deref() {
-            Some("conflict" | "rejected") => None,
-            _ => floor,
-        })
     }
 
     /// One delivery with its whole body.
@@ -116,6 +103,8 @@ impl Store {
         Ok(row.as_ref().map(delivery_record).transpose()?)
     }
 }
+
+const NEWEST: &str = "SELECT max(id) FROM deliveries WHERE id < $1";
 
 /// Each shape of the question has the statement whose index serves it; the verdict stands in the text where a
 /// partial index needs to see it.

@@ -171,6 +171,24 @@ pub struct Counts {
     pub stored_bytes: i64,
 }
 
+impl TaskFilter {
+    /// Whether it leaves anything out but by its place in the list.
+    fn selects(&self) -> bool {
+        let texts = [&self.state, &self.media, &self.source, &self.prefix];
+        texts.iter().any(|text| text.is_some()) || self.since.is_some() || self.until.is_some()
+    }
+}
+
+const NEWEST: &str = "SELECT max(id) FROM tasks WHERE id < $1";
+
+/// Cuts rows, of which one more was asked for, to a page; whether there were more.
+pub(super) fn cut(rows: &mut Vec<SqliteRow>, limit: i64) -> bool {
+    let limit = usize::try_from(limit).unwrap_or(0);
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    more
+}
+
 impl Store {
     /// The tasks of that id, one for each source that has it (or of `source` only).
     pub async fn tasks_by_id(
@@ -198,16 +216,12 @@ impl Store {
     /// A page of tasks, newest row first. Examines at most [`ROWS_EXAMINED`] rows, then returns short with a cursor.
     pub async fn list_tasks(&self, filter: &TaskFilter) -> Result<Page<TaskRecord>, StoreError> {
         let before = filter.before.unwrap_or(i64::MAX);
-        // The last row this page may examine; NULL if the table ends before.
-        let floor: Option<i64> =
-            sqlx::query("SELECT id FROM tasks WHERE id < $1 ORDER BY id DESC LIMIT 1 OFFSET $2")
-                .bind(before)
-                .bind(ROWS_EXAMINED - 1)
-                .fetch_optional(&self.readers)
-                .await?
-                .map(|row| row.try_get(0))
-                .transpose()?;
-        let rows = sqlx::query(
+        let floor = if filter.selects() {
+            self.floor(NEWEST, before).await?
+        } else {
+            i64::MIN
+        };
+        let mut rows = sqlx::query(
             "SELECT * FROM tasks WHERE id < $1 AND id >= $2
                 AND ($3 IS NULL OR state = $3) AND ($4 IS NULL OR media = $4) AND ($5 IS NULL OR source = $5)
                 AND ($6 IS NULL OR substr(task_id, 1, length($6)) = $6)
@@ -215,24 +229,40 @@ impl Store {
              ORDER BY id DESC LIMIT $9",
         )
         .bind(before)
-        .bind(floor.unwrap_or(i64::MIN))
+        .bind(floor)
         .bind(&filter.state)
         .bind(&filter.media)
         .bind(&filter.source)
         .bind(&filter.prefix)
         .bind(filter.since)
         .bind(filter.until)
-        .bind(filter.limit)
+        .bind(filter.limit + 1)
         .fetch_all(&self.readers)
         .await?;
+        let more = cut(&mut rows, filter.limit);
         let items = self.with_details(&rows).await?;
-        let full = i64::try_from(items.len()).unwrap_or(i64::MAX) >= filter.limit;
-        let next = if full {
-            items.last().map(|task| task.row)
-        } else {
-            floor
+        let next = match items.last() {
+            Some(last) if more => Some(last.row),
+            _ => self.newest_before(NEWEST, floor).await?.map(|older| older + 1),
         };
         Ok(Page { items, next })
+    }
+
+    /// The last row that a page may examine: rows are counted by their ids, which have few gaps.
+    pub(super) async fn floor(&self, newest: &'static str, before: i64) -> Result<i64, StoreError> {
+        let newest = self.newest_before(newest, before).await?;
+        Ok(newest.map_or(i64::MIN, |newest| newest.saturating_sub(ROWS_EXAMINED - 1)))
+    }
+
+    /// The newest row before another, as the statement finds it. Where a page ended at its floor, the next begins there,
+    /// however wide the gap is that deleted rows left.
+    pub(super) async fn newest_before(
+        &self,
+        newest: &'static str,
+        before: i64,
+    ) -> Result<Option<i64>, StoreError> {
+        let row = sqlx::query(newest).bind(before).fetch_one(&self.readers).await?;
+        Ok(row.try_get(0)?)
     }
 
     /// Counts of everything, as the writer keeps them.
