@@ -532,6 +532,47 @@ async fn pages_step_over_the_gaps_that_deleted_rows_left() {
 }
 
 #[tokio::test]
+async fn downloads_that_wait_are_claimed_when_they_fall_due_and_hide_no_others() {
+    let bench = Bench::new().await;
+    let urls: Vec<String> = (0..60).map(|n| format!("https://down.example/{n}.mp4")).collect();
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    for task in 0..6 {
+        bench.receive(&success(&format!("down{task}"), &urls)).await;
+    }
+    let later = bench.clock.now() + 600_000;
+    let put_off = Settlement::Released {
+        at: later,
+        error: None,
+    };
+    while let Some(claimed) = bench.store.claim_download(LEASE, 4).await.unwrap() {
+        let settled = bench.store.settle_download(claimed.lease, put_off.clone()).await;
+        assert_eq!(settled.unwrap(), Settled::Done);
+    }
+    assert_eq!(bench.store.next_download_due().await.unwrap(), Some(later));
+    assert_eq!(
+        bench.store.counts().await.unwrap().oldest_queued_at,
+        Some(bench.clock.now())
+    );
+    bench.receive(&success("up", &["https://up.example/1.mp4"])).await;
+    let claimed = bench.store.claim_download(LEASE, 1).await.unwrap().unwrap();
+    assert_eq!(claimed.task_id.as_str(), "up");
+    assert!(bench.store.claim_download(LEASE, 1).await.unwrap().is_none());
+
+    // Now they are due, one at a time of their host, and another host's that waited less long is not hidden by them.
+    let put_off = Settlement::Released {
+        at: later + 1,
+        error: None,
+    };
+    bench.store.settle_download(claimed.lease, put_off).await.unwrap();
+    bench.clock.advance(Duration::from_secs(601));
+    let first = bench.store.claim_download(LEASE, 1).await.unwrap().unwrap();
+    let second = bench.store.claim_download(LEASE, 1).await.unwrap().unwrap();
+    assert!(first.task_id.as_str().starts_with("down"));
+    assert_eq!(second.task_id.as_str(), "up");
+    assert!(bench.store.claim_download(LEASE, 1).await.unwrap().is_none());
+}
+
+#[tokio::test]
 async fn a_database_from_a_newer_version_is_refused() {
     let bench = Bench::new().await;
     bench.sabotage("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (999, 'x', 1, x'00', 0)").await;

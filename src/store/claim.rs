@@ -60,11 +60,16 @@ const CLAIM_EXPIRED: &str = claim_statement!(
     "SELECT id FROM downloads WHERE state = 'downloading' AND lease_until <= ?1 ORDER BY lease_until LIMIT 1"
 );
 
-/// The earliest deadline among the first rows of the queue: nearly always there is one.
+/// The earliest deadline among the first rows of the queue and the first that waited for their moment: nearly always there
+/// is one.
 const CLAIM_BY_DEADLINE: &str = claim_statement!(
-    "SELECT id FROM (SELECT id, deadline, next_at, host FROM downloads WHERE state = 'queued'
-                     ORDER BY deadline LIMIT ?5)
-     WHERE next_at <= ?1 AND host NOT IN (
+    "SELECT id FROM (
+        SELECT * FROM (SELECT id, deadline, host FROM downloads
+                       WHERE state = 'queued' AND next_at <= created_at ORDER BY deadline LIMIT ?5)
+        UNION ALL
+        SELECT * FROM (SELECT id, deadline, host FROM downloads
+                       WHERE state = 'queued' AND next_at > created_at AND next_at <= ?1 ORDER BY next_at LIMIT ?5))
+     WHERE host NOT IN (
         SELECT host FROM downloads WHERE state = 'downloading' AND lease_until > ?1
         GROUP BY host HAVING count(*) >= ?3)
      ORDER BY deadline LIMIT 1"
@@ -73,16 +78,30 @@ const CLAIM_BY_DEADLINE: &str = claim_statement!(
 /// Hosts at their cap crowd the beginning of the queue: steps over them, from host to host.
 const CLAIM_BY_HOST: &str = claim_statement!(
     "WITH RECURSIVE hosts (host) AS (
-        SELECT min(host) FROM downloads WHERE state = 'queued'
+        SELECT min(host) FROM downloads WHERE state = 'queued' AND next_at <= created_at
         UNION ALL
-        SELECT (SELECT min(d.host) FROM downloads d WHERE d.state = 'queued' AND d.host > hosts.host)
-        FROM hosts WHERE hosts.host IS NOT NULL)
-     SELECT d.id FROM hosts JOIN downloads d ON d.id = (
-        SELECT q.id FROM downloads q WHERE q.state = 'queued' AND q.host = hosts.host AND q.next_at <= ?1
-        ORDER BY q.deadline LIMIT 1)
+        SELECT (SELECT min(d.host) FROM downloads d
+                WHERE d.state = 'queued' AND d.next_at <= d.created_at AND d.host > hosts.host)
+        FROM hosts WHERE hosts.host IS NOT NULL),
+     waiting (host) AS (
+        SELECT CASE WHEN EXISTS (SELECT 1 FROM downloads
+                                 WHERE state = 'queued' AND next_at > created_at AND next_at <= ?1)
+               THEN (SELECT min(host) FROM downloads WHERE state = 'queued' AND next_at > created_at) END
+        UNION ALL
+        SELECT (SELECT min(d.host) FROM downloads d
+                WHERE d.state = 'queued' AND d.next_at > d.created_at AND d.host > waiting.host)
+        FROM waiting WHERE waiting.host IS NOT NULL)
+     SELECT id FROM (
+        SELECT d.id, d.deadline, d.host FROM hosts JOIN downloads d ON d.id = (
+            SELECT q.id FROM downloads q WHERE q.state = 'queued' AND q.next_at <= q.created_at
+                AND q.host = hosts.host ORDER BY q.deadline LIMIT 1)
+        UNION ALL
+        SELECT d.id, d.deadline, d.host FROM waiting JOIN downloads d ON d.id = (
+            SELECT q.id FROM downloads q WHERE q.state = 'queued' AND q.next_at > q.created_at
+                AND q.host = waiting.host AND q.next_at <= ?1 ORDER BY q.next_at LIMIT 1)) first
      WHERE (SELECT count(*) FROM downloads b WHERE b.state = 'downloading' AND b.lease_until > ?1
-            AND b.host = hosts.host) < ?3
-     ORDER BY d.deadline LIMIT 1"
+            AND b.host = first.host) < ?3
+     ORDER BY deadline LIMIT 1"
 );
 
 /// The row of the task, and the claim.

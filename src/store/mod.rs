@@ -16,7 +16,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
 };
 use sqlx::{ConnectOptions, Connection as _, Row, SqlSafeStr};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Mutex, Notify, oneshot, watch};
 use tokio::task::spawn_blocking;
 
 use crate::clock::Clock;
@@ -40,6 +40,7 @@ mod summary;
 mod writer;
 
 use keys::Keys;
+use tasks::OldestQueued;
 use writer::{Command, Job, Queue, Reply, Writer};
 
 /// Why the store could not do what was asked.
@@ -121,15 +122,20 @@ impl OpenError {
 const MIN_SQLITE: &str = "3.51.3";
 
 /// Version, name and text of each migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "init", include_str!("../../migrations/0001_init.sql")),
     (
-        LATEST_MIGRATION,
+        2,
         "lean_ingest",
         include_str!("../../migrations/0002_lean_ingest.sql"),
     ),
+    (
+        LATEST_MIGRATION,
+        "flat_queries",
+        include_str!("../../migrations/0003_flat_queries.sql"),
+    ),
 ];
-const LATEST_MIGRATION: i64 = 2;
+const LATEST_MIGRATION: i64 = 3;
 
 /// How long a connection waits for another one's lock.
 const BUSY: Duration = Duration::from_secs(5);
@@ -142,6 +148,7 @@ pub struct Store {
     keys: Arc<Keys>,
     clock: Clock,
     signals: Arc<Signals>,
+    oldest_queued: Arc<Mutex<OldestQueued>>,
 }
 
 /// What [`Store::probe`] found.
@@ -196,6 +203,7 @@ impl Store {
             keys,
             clock,
             signals,
+            oldest_queued: Arc::default(),
         })
     }
 

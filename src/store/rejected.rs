@@ -99,8 +99,9 @@ pub(super) struct Ring {
 impl Ring {
     /// Counts what is stored; at most [`MAX_ROWS`] rows.
     pub(super) fn load(db: &Connection) -> rusqlite::Result<Self> {
-        let mut rejected =
-            db.prepare("SELECT reason, net, size FROM deliveries WHERE verdict = 'rejected'")?;
+        let mut rejected = db.prepare(
+            "SELECT reason, net, size FROM deliveries INDEXED BY rejected_by_id WHERE verdict = 'rejected'",
+        )?;
         let mut rows = rejected.query([])?;
         let mut ring = Self::default();
         while let Some(row) = rows.next()? {
