@@ -16,6 +16,9 @@ use reelhook::store::tasks::{TaskFilter, TaskRecord};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+#[path = "store/retention.rs"]
+mod retention;
+
 struct Bench {
     store: Store,
     clock: Clock,

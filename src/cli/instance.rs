@@ -16,6 +16,7 @@ use crate::egress::{EgressPolicy, GuardedClient};
 use crate::failpoint::{self, Step};
 use crate::http::{self, App, Parts};
 use crate::ingest::Ingest;
+use crate::retention::{Retention, Settings as RetentionSettings};
 use crate::retry::Backoff;
 use crate::shutdown::Tasks;
 use crate::storage::Storage;
@@ -74,6 +75,12 @@ impl Instance {
             settings: download_settings(config),
             allowed_hosts: allowed_hosts.clone(),
         };
+        let retention = Retention::new(
+            store.clone(),
+            storage.clone(),
+            (clock.clone(), tasks.clone()),
+            retention_settings(config),
+        );
         let app = App::new(Parts {
             ingest,
             store,
@@ -84,6 +91,7 @@ impl Instance {
         });
         listeners.serve(config, &app, certificate, &tasks);
         tasks.spawn(downloader.run());
+        tasks.spawn(retention.run());
         Ok(Self {
             addr,
             api_addr,
@@ -198,6 +206,14 @@ fn download_settings(config: &Config) -> DownloadSettings {
             base: downloads.retry_base,
             cap: downloads.retry_cap,
         },
+    }
+}
+
+fn retention_settings(config: &Config) -> RetentionSettings {
+    RetentionSettings {
+        deliveries: config.retention.deliveries,
+        rejected: config.retention.rejected,
+        tasks: config.retention.tasks,
     }
 }
 

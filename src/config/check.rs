@@ -14,6 +14,10 @@ const MIN_TOKEN: usize = 24;
 
 const DAY: Duration = Duration::from_hours(24);
 
+/// A signature may lie a day ahead of our clock and be accepted until a day after its time, and what it is bound to is
+/// kept an hour longer: only then a replay of it cannot bring a task back that has gone by age.
+const MIN_TASK_AGE: Duration = Duration::from_hours(3 * 24);
+
 impl Config {
     /// All reasons not to start with this configuration; none if it is fine.
     pub fn check(&self) -> Vec<Problem> {
@@ -32,6 +36,7 @@ impl Config {
         checks.downloads();
         checks.egress();
         checks.storage();
+        checks.retention();
         checks.problems
     }
 
@@ -360,6 +365,20 @@ impl Checks<'_> {
                 _ => "must be \"\" for data_dir/media, or file:///path with three slashes",
             };
             self.refuse("storage.url", message);
+        }
+    }
+
+    fn retention(&mut self) {
+        let retention = &self.config.retention;
+        let hour = Duration::from_hours(1);
+        for (key, age, least, shown) in [
+            ("retention.deliveries", retention.deliveries, hour, "1h"),
+            ("retention.rejected", retention.rejected, hour, "1h"),
+            ("retention.tasks", retention.tasks, MIN_TASK_AGE, "3d"),
+        ] {
+            if age.is_some_and(|age| age < least) {
+                self.refuse(key, format!("must be at least {shown}, or \"off\""));
+            }
         }
     }
 

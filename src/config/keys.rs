@@ -62,6 +62,9 @@ pub(super) const KEYS: &[(&str, Shape)] = &[
     ("egress.ports", Shape::Integers),
     ("egress.allow_cidrs", Shape::List),
     ("storage.url", Shape::Text),
+    ("retention.deliveries", Shape::Text),
+    ("retention.rejected", Shape::Text),
+    ("retention.tasks", Shape::Text),
     ("log.format", Shape::Text),
     ("log.level", Shape::Text),
 ];
@@ -163,6 +166,6 @@ mod tests {
             advice(&["api", "tokns"]),
             "unknown key; known in [api] are tokens, tokens_file"
         );
-        assert!(advice(&["lisen"]).ends_with("ingest, downloads, egress, storage, log"));
+        assert!(advice(&["lisen"]).ends_with("ingest, downloads, egress, storage, retention, log"));
     }
 }

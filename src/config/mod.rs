@@ -39,7 +39,7 @@ pub use load::{Inputs, Overrides};
 pub use name::{BadSourceName, SourceName};
 pub use secret::{REDACTED, Secret};
 pub use sections::{
-    Acme, Api, BadLogFormat, Downloads, Egress, Ingest, Log, LogFormat, Source, Storage, Tls,
+    Acme, Api, BadLogFormat, Downloads, Egress, Ingest, Log, LogFormat, Retention, Source, Storage, Tls,
 };
 
 /// The example file: every key at its default, commented out, with its explanation.
@@ -87,6 +87,8 @@ pub struct Config {
     pub egress: Egress,
     /// Where files are kept.
     pub storage: Storage,
+    /// What goes by age.
+    pub retention: Retention,
     /// Log lines.
     pub log: Log,
     /// Where all this came from.
@@ -124,6 +126,7 @@ impl Default for Config {
             downloads: Downloads::default(),
             egress: Egress::default(),
             storage: Storage::default(),
+            retention: Retention::default(),
             log: Log::default(),
             origin: Origin::default(),
         }

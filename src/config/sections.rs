@@ -282,6 +282,33 @@ pub struct Storage {
     pub url: Option<String>,
 }
 
+/// `[retention]`: what goes by age.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// How long deliveries are kept, with their raw bodies. Tasks, outcomes and files stay. Open conflicts do, too.
+    #[serde(with = "values::age")]
+    pub deliveries: Option<Duration>,
+    /// How long rejected deliveries are kept, if their ring has room for them that long.
+    #[serde(with = "values::age")]
+    pub rejected: Option<Duration>,
+    /// How long after its last change a task is kept of which nothing more is awaited, with its deliveries and files.
+    #[serde(with = "values::age")]
+    pub tasks: Option<Duration>,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            deliveries: Some(90 * DAY),
+            rejected: Some(30 * DAY),
+            tasks: None,
+        }
+    }
+}
+
+const DAY: Duration = Duration::from_hours(24);
+
 /// `[log]`: log lines, which go to standard error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use ipnet::IpNet;
+use jiff::SpanRelativeTo;
 use jiff::fmt::friendly::{SpanParser, SpanPrinter};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -85,6 +86,40 @@ pub(super) mod duration {
 
     pub(in super::super) fn serialize<S: Serializer>(value: &Duration, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_str(&SpanPrinter::new().unsigned_duration_to_string(value))
+    }
+}
+
+/// An age such as `"90d"`, where `"off"` means that nothing is ever too old.
+pub(super) mod age {
+    use super::{Deserializer, Duration, Serializer, SpanParser, SpanPrinter, SpanRelativeTo, text_as};
+
+    const DAY: u64 = 24 * 60 * 60;
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        text_as(d, "an age such as \"90d\" or \"12h\", or \"off\"", |text| {
+            let text = text.trim();
+            if text == "off" {
+                return Some(None);
+            }
+            let span = SpanParser::new().parse_span(text).ok()?;
+            let age = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
+            Duration::try_from(age).ok().map(Some)
+        })
+    }
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        value: &Option<Duration>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            None => s.serialize_str("off"),
+            Some(age) if age.subsec_nanos() == 0 && age.as_secs().is_multiple_of(DAY) && !age.is_zero() => {
+                s.collect_str(&format_args!("{}d", age.as_secs() / DAY))
+            }
+            Some(age) => s.serialize_str(&SpanPrinter::new().unsigned_duration_to_string(age)),
+        }
     }
 }
 

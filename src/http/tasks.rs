@@ -15,10 +15,9 @@ use super::App;
 use super::problem::{Path, Problem};
 use super::views::TaskView;
 use crate::clock::{parse_rfc3339, rfc3339};
-use crate::failpoint::{self, Step};
 use crate::provider::{Kind, TaskId};
+use crate::retention::remove_task;
 use crate::store::StoreError;
-use crate::store::deletion::Deletion;
 use crate::store::expect::Expectation;
 use crate::store::tasks::{TaskFilter, TaskRecord};
 
@@ -274,32 +273,14 @@ pub(super) async fn delete(
     // Spawned: once the rows are gone the files follow, whether or not the client waits.
     let work = app.clone();
     app.tasks
-        .spawn(async move { remove(&work, &task).await })
+        .spawn(async move {
+            let rows = work.store.delete_task(task.row);
+            remove_task((&work.store, &work.storage), (&task.source, &task.task_id), rows).await
+        })
         .await
         .map_err(|error| Problem::internal(&error))??;
     tracing::info!(task.id = task_id, "task deleted");
     Ok(StatusCode::NO_CONTENT)
-}
-
-async fn remove(app: &App, task: &TaskRecord) -> Result<(), Problem> {
-    // Held to the end: what a download publishes comes before the deletion and is removed, or is not published.
-    let files = app.storage.task_files(&task.source, &task.task_id).await;
-    if app.store.delete_task(task.row).await? == Deletion::Unknown {
-        return Ok(());
-    }
-    failpoint::step(Step::RowsDeleted);
-    match files.remove_all_but(&[]).await {
-        Ok(()) => {
-            failpoint::step(Step::FilesRemoved);
-            app.store.forget_doomed(&task.source, &task.task_id).await?;
-        }
-        // The next start tries again.
-        Err(error) => tracing::warn!(
-            task.id = task.task_id, %error,
-            "files of deleted task {} were not removed yet: {}", task.task_id, error.sentence()
-        ),
-    }
-    Ok(())
 }
 
 /// Queues the task's failed downloads again.

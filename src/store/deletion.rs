@@ -66,6 +66,17 @@ impl Store {
 }
 
 pub(super) fn delete(tx: &mut Tx<'_>, task: i64) -> rusqlite::Result<Deletion> {
+    tx.rare.tombstones = true;
+    tx.execute(
+        "INSERT INTO tombstones (task_id, source, deleted_at) SELECT task_id, source, ?2 FROM tasks WHERE id = ?1
+         ON CONFLICT DO UPDATE SET deleted_at = excluded.deleted_at",
+        params![task, tx.now],
+    )?;
+    remove(tx, task)
+}
+
+/// Deletes the rows of a task and dooms its files, without a tombstone.
+pub(super) fn remove(tx: &mut Tx<'_>, task: i64) -> rusqlite::Result<Deletion> {
     let task_id: Option<String> = tx
         .db
         .prepare_cached("SELECT task_id FROM tasks WHERE id = ?1")?
@@ -74,19 +85,13 @@ pub(super) fn delete(tx: &mut Tx<'_>, task: i64) -> rusqlite::Result<Deletion> {
     let Some(task_id) = task_id else {
         return Ok(Deletion::Unknown);
     };
-    tx.rare.tombstones = true;
-    tx.execute(
-        "INSERT INTO tombstones (task_id, source, deleted_at) SELECT task_id, source, ?2 FROM tasks WHERE id = ?1
-         ON CONFLICT DO UPDATE SET deleted_at = excluded.deleted_at",
-        params![task, tx.now],
-    )?;
     // All that lies in the task's directory, not only what rows name: a file whose settlement was lost has none.
     tx.execute(
         "INSERT INTO doomed_files (task_id, source) SELECT task_id, source FROM tasks WHERE id = ?1
          ON CONFLICT DO NOTHING",
         params![task],
     )?;
-    record::keep_bindings(tx, task, i64::MAX)?;
+    record::keep_bindings(tx, task, (i64::MIN, i64::MAX))?;
     delete_deliveries(tx, task)?;
     tx.execute("DELETE FROM downloads WHERE task = ?1", params![task])?;
     tx.execute("DELETE FROM outcomes WHERE task = ?1", params![task])?;

@@ -29,6 +29,7 @@ pub mod deliveries;
 pub mod downloads;
 pub mod expect;
 pub mod record;
+pub mod retention;
 pub mod tasks;
 
 mod bodies;

@@ -17,6 +17,7 @@ use super::expect::{self, Expectation};
 use super::keys::{Key, Keys};
 use super::record::{self, NewDelivery, Recorded};
 use super::rejected::{self, Ring};
+use super::retention;
 use super::{Signals, StoreError};
 use crate::clock::{Clock, Millis, millis};
 use crate::failpoint::{self, Step};
@@ -44,13 +45,17 @@ pub(super) enum Command {
     DeleteTask { task: i64 },
     ForgetDoomed { source: String, task_id: String },
     Accept { delivery: i64 },
+    PruneDeliveries(Vec<i64>),
+    PruneTask { task: i64, before: Millis },
 }
 
 /// The answer to the command of the same name.
 #[derive(Debug)]
 pub(super) enum Reply {
     Recorded(Recorded),
-    Expected { created: u64 },
+    Expected {
+        created: u64,
+    },
     Claimed(Option<Box<ClaimedDownload>>),
     Renewed(bool),
     Settled(Settled),
@@ -58,6 +63,8 @@ pub(super) enum Reply {
     Queued(u64),
     Deleted(Deletion),
     Accepted(Accepted),
+    /// To `PruneDeliveries`; that to `PruneTask` is `Deleted`.
+    Pruned(u64),
 }
 
 /// A command and where its answer goes.
@@ -469,5 +476,7 @@ fn apply(tx: &mut Tx<'_>, command: &Command) -> rusqlite::Result<Reply> {
             Reply::Done
         }
         Command::Accept { delivery } => Reply::Accepted(accept::accept(tx, *delivery)?),
+        Command::PruneDeliveries(rows) => Reply::Pruned(retention::prune_deliveries(tx, rows)?),
+        Command::PruneTask { task, before } => Reply::Deleted(retention::prune_task(tx, *task, *before)?),
     })
 }

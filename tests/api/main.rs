@@ -11,6 +11,7 @@ mod files;
 mod queries;
 mod refusals;
 mod replay;
+mod retention;
 #[path = "../soundness/mod.rs"]
 mod soundness;
 mod support;

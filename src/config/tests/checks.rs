@@ -334,3 +334,38 @@ fn the_api_speaks_tls_where_others_could_listen_in() {
     assert!(!speaks("admin_listen = \"127.0.0.1:8081\""));
     assert!(!Setup::new().loaded().api_speaks_tls());
 }
+
+#[test]
+fn retention_is_an_age_or_off_and_not_too_short() {
+    let config = Setup::new()
+        .file("[retention]\ndeliveries = \"off\"\nrejected = \"1w 12h\"\ntasks = \"3d\"\n")
+        .loaded();
+    let expected = Retention {
+        deliveries: None,
+        rejected: Some(Duration::from_hours(7 * 24 + 12)),
+        tasks: Some(Duration::from_hours(72)),
+    };
+    assert_eq!(config.retention, expected);
+    let shown = config.redacted_toml();
+    assert!(
+        shown.contains("deliveries = \"off\"") && shown.contains("tasks = \"3d\""),
+        "{shown}"
+    );
+
+    let least = refused("[retention]\ndeliveries = \"0s\"\nrejected = \"59m\"\ntasks = \"2d\"\n");
+    assert_eq!(
+        least.lines().collect::<Vec<_>>(),
+        [
+            "config.toml:2: retention.deliveries: must be at least 1h, or \"off\"",
+            "config.toml:3: retention.rejected: must be at least 1h, or \"off\"",
+            "config.toml:4: retention.tasks: must be at least 3d, or \"off\"",
+        ]
+    );
+    for nonsense in ["\"\"", "\"ninety days\"", "\"1 month\"", "\"-3d\"", "90"] {
+        let refused = refused(&format!("[retention]\ntasks = {nonsense}\n"));
+        assert!(
+            refused.contains("expected an age such as \"90d\" or \"12h\", or \"off\""),
+            "{refused}"
+        );
+    }
+}

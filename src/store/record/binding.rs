@@ -166,14 +166,15 @@ pub(super) fn count_orphan(tx: &Tx<'_>, binding: &Binding) -> rusqlite::Result<(
     Ok(())
 }
 
-/// Keeps the bindings of deliveries of a task that are about to go, up to a row: those that may still be used again.
-pub(in crate::store) fn keep(tx: &mut Tx<'_>, task: i64, up_to: i64) -> rusqlite::Result<()> {
+/// Keeps the bindings of deliveries of a task that are about to go, from one row to another: those that may still be used
+/// again.
+pub(in crate::store) fn keep(tx: &mut Tx<'_>, task: i64, (first, last): (i64, i64)) -> rusqlite::Result<()> {
     tx.rare.bindings = true;
     tx.execute(
         "INSERT OR IGNORE INTO bindings (key, source, kind, idx, body, expires_at)
          SELECT binding, source, kind, idx, body_sha256, bound_until FROM deliveries
-         WHERE task = ?1 AND id <= ?2 AND binding IS NOT NULL AND bound_until >= ?3",
-        params![task, up_to, expired_before(tx.now)],
+         WHERE task = ?1 AND id BETWEEN ?2 AND ?3 AND binding IS NOT NULL AND bound_until >= ?4",
+        params![task, first, last, expired_before(tx.now)],
     )?;
     Ok(())
 }
