@@ -107,7 +107,7 @@ fn every_refusal_reason_is_in_the_api_reference() {
 
 #[test]
 fn every_reason_of_a_delivery_is_in_the_api_reference() {
-    let mut reasons = literals(&source("src/store/record/judge.rs"), "Some(\"", '"');
+    let mut reasons = literals(&source("src/store/record/verified.rs"), "Some(\"", '"');
     reasons.extend(literals(&source("src/store/accept.rs"), "reason = '", '\''));
     assert!(reasons.contains("signature_reused"), "{reasons:?}");
     assert_described("delivery reasons", &reasons, &read("docs/api.md"), "docs/api.md");
