@@ -132,14 +132,18 @@ ALTER TABLE lean_deliveries RENAME TO deliveries;
 CREATE INDEX outcomes_to_ask ON outcomes (ask_at) WHERE ask_at IS NOT NULL;
 CREATE UNIQUE INDEX downloads_by_task ON downloads (task, n, role, kind, idx);
 -- Claiming looks along the first, and where hosts at their cap crowd its beginning, from host to host along the second.
-CREATE INDEX downloads_queued ON downloads (deadline, next_at, host) WHERE state = 'queued';
-CREATE INDEX downloads_by_host ON downloads (host, deadline, next_at) WHERE state = 'queued';
--- Those that wait for a moment; the others are due as they come.
-CREATE INDEX downloads_waiting ON downloads (next_at) WHERE state = 'queued' AND next_at > created_at;
+CREATE INDEX downloads_queued ON downloads (deadline, next_at, host) WHERE state = 'queued' AND next_at <= created_at;
+CREATE INDEX downloads_by_host ON downloads (host, deadline) WHERE state = 'queued' AND next_at <= created_at;
+-- The same of those that wait for a moment (put off after a failure, or queued again), the first due first: a claim that
+-- finds nothing does not walk over all that waits.
+CREATE INDEX downloads_waiting ON downloads (next_at, deadline, host, created_at)
+    WHERE state = 'queued' AND next_at > created_at;
+CREATE INDEX downloads_waiting_by_host ON downloads (host, next_at) WHERE state = 'queued' AND next_at > created_at;
 CREATE INDEX downloads_leased ON downloads (lease_until, host) WHERE state = 'downloading';
 CREATE INDEX deliveries_by_task ON deliveries (task, id) WHERE task IS NOT NULL;
 CREATE INDEX deliveries_in_conflict ON deliveries (id) WHERE verdict = 'conflict';
-CREATE INDEX rejected_by_id ON deliveries (id) WHERE verdict = 'rejected';
+-- With all that the ring counts at each start.
+CREATE INDEX rejected_by_id ON deliveries (id, reason, net, size) WHERE verdict = 'rejected';
 CREATE INDEX rejected_by_age ON deliveries (known, id) WHERE verdict = 'rejected';
 CREATE INDEX rejected_by_reason ON deliveries (reason, known, id) WHERE verdict = 'rejected';
 CREATE INDEX rejected_by_net ON deliveries (net, known, id) WHERE verdict = 'rejected';

@@ -7,6 +7,7 @@ use reelhook::provider::payload::Document;
 use reelhook::provider::rules::Verdict;
 use reelhook::shutdown::Tasks;
 use reelhook::store::Store;
+use reelhook::store::accept::Accepted;
 use reelhook::store::deletion::{Deletion, DoomedFiles};
 use reelhook::store::deliveries::DeliveryFilter;
 use reelhook::store::downloads::{Settled, Settlement};
@@ -14,6 +15,7 @@ use reelhook::store::expect::Expectation;
 use reelhook::store::record::{Binding, Content, NewDelivery, Recorded, Verified, Via};
 use reelhook::store::tasks::{TaskFilter, TaskRecord};
 use sha2::{Digest, Sha256};
+use sqlx::SqlSafeStr as _;
 use tempfile::TempDir;
 
 #[path = "store/retention.rs"]
@@ -820,4 +822,66 @@ async fn accepted_conflicts_make_room_for_others() {
         bench.store.accept_delivery(delivery).await.unwrap();
     }
     assert_eq!(bench.task("t").await.unwrap().conflicts, 0);
+}
+
+/// A database as the version before left it, with a conflict, a duplicate and a rejected delivery.
+const FIRST_VERSION: &str = "
+    INSERT INTO bodies (id, digest, bytes, refs) VALUES (1, zeroblob(32), CAST('shared' AS BLOB), 2), (2, x'01', CAST('other' AS BLOB), 1);
+    INSERT INTO tasks VALUES (1, 'kie', 't', 'succeeded', 'stored', NULL, NULL, 'a prompt', 1, 1, 1, 3, 1, 7);
+    INSERT INTO tasks VALUES (2, 'kie', 'expected', 'pending', 'none', 'veo', '{}', NULL, 1, NULL, 1, 0, 0, 8);
+    INSERT INTO outcomes (id, task, kind, idx, state, digest, has_media, accepted_rows, duplicate_rows, conflict_rows,
+                          conflicts, received_at)
+        VALUES (1, 1, 'video', 0, 'succeeded', zeroblob(32), 1, 1, 1, 1, 1, 1);
+    INSERT INTO downloads (id, task, kind, idx, role, n, name, url, host, state, deadline, next_at, attempts, bytes,
+                           sha256, content_type, storage_key, created_at, updated_at, change_seq)
+        VALUES (1, 1, 'video', 0, 'result', 0, 'result-0.mp4', 'https://x.example/1', 'x.example', 'stored', 9, 1, 1, 3,
+                zeroblob(32), 'video/mp4', 'kie/t/result-0.mp4', 1, 1, 7);
+    INSERT INTO deliveries (id, task, outcome, source, task_id, kind, idx, received_at, via, verdict, headers, body)
+        VALUES (1, 1, 1, 'kie', 't', 'video', 0, 1, 'callback', 'accepted', '{}', 1),
+               (2, 1, 1, 'kie', 't', 'video', 0, 1, 'callback', 'duplicate', '{}', 1),
+               (3, 1, 1, 'kie', 't', 'video', 0, 1, 'callback', 'conflict', '{}', 2);
+    INSERT INTO deliveries (id, source, received_at, via, verdict, reason, headers, body_sha256, size)
+        VALUES (4, 'kie', 1, 'callback', 'rejected', 'not_json', '{}', zeroblob(32), 300);
+    INSERT INTO bindings (key, source, kind, idx, body, expires_at)
+        VALUES (x'0101010101010101010101010101010101010101010101010101010101010101', 'kie', 'video', 0, zeroblob(32),
+                1795284446000);
+    UPDATE counters SET value = 8 WHERE name = 'change_seq';
+    UPDATE counters SET value = 4 WHERE name = 'delivery'";
+
+#[tokio::test]
+async fn a_database_of_the_first_version_is_taken_over_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}?mode=rwc", dir.path().join("reelhook.db").display());
+    let mut old = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url)
+        .await
+        .unwrap();
+    let first = include_str!("../migrations/0001_init.sql");
+    let kind = sqlx::migrate::MigrationType::Simple;
+    let first = sqlx::migrate::Migration::new(1, "init".into(), kind, first.into_sql_str(), false);
+    let migrator = sqlx::migrate::Migrator::with_migrations(vec![first]);
+    migrator.run(&mut old).await.unwrap();
+    sqlx::raw_sql(FIRST_VERSION).execute(&mut old).await.unwrap();
+    sqlx::Connection::close(old).await.unwrap();
+
+    let bench = Bench::open_in(dir, Clock::manual(1_795_284_446_000)).await;
+    let task = bench.task("t").await.unwrap();
+    assert_eq!(
+        (task.deliveries, task.files.len(), task.outcomes.len()),
+        (3, 1, 1)
+    );
+    assert!(bench.task("expected").await.is_some());
+    for (id, body) in [(1, "shared"), (2, "shared"), (3, "other")] {
+        let delivery = bench.store.delivery(id).await.unwrap().unwrap();
+        assert_eq!(delivery.body.as_deref(), Some(body.as_bytes()));
+    }
+    let counts = bench.store.counts().await.unwrap();
+    assert_eq!((counts.tasks["succeeded"], counts.tasks["pending"]), (1, 1));
+    assert_eq!((counts.files["stored"], counts.stored_bytes), (1, 3));
+    let accepted = bench.store.accept_delivery(3).await.unwrap();
+    assert_eq!(accepted, Accepted::NotAConflict, "its body says nothing");
+    // Ids go on where they were, and signatures stay bound.
+    let another = success("t", &["https://x.example/2"]);
+    let replayed = bench.receive_signed(&another, "4k", 1_795_284_446_000).await;
+    assert_eq!(replayed.reason, Some("signature_reused"));
+    assert_eq!(bench.receive(&failure("new")).await.delivery, Some(6));
 }

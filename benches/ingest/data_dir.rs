@@ -51,11 +51,16 @@ impl DataDir {
 
     /// The server on it, once it says that it is ready, and how long that took from the start of the process.
     pub(crate) async fn serve_until_ready(&self) -> anyhow::Result<(Server, Duration)> {
+        self.serve_within(LONGEST_START).await
+    }
+
+    /// The same, with more patience or less.
+    pub(crate) async fn serve_within(&self, longest: Duration) -> anyhow::Result<(Server, Duration)> {
         let began = Instant::now();
         let server = self.serve()?;
         let mut connection = Connection::open(server.addr).await?;
         while get(&mut connection, "/readyz").await?.0 != 200 {
-            ensure!(began.elapsed() < LONGEST_START, "the server does not get ready");
+            ensure!(began.elapsed() < longest, "the server does not get ready");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Ok((server, began.elapsed()))

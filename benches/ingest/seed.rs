@@ -18,11 +18,13 @@ use crate::media::MediaHost;
 use crate::wire::Connection;
 
 /// Columns that hold the number of a row, of this table or another, or count on with them.
-const NUMBERS: [&str; 5] = ["id", "task", "outcome", "body", "change_seq"];
+const NUMBERS: [&str; 4] = ["id", "task", "outcome", "change_seq"];
 /// Tables of sums: a multiple of what the pattern added, as `(table, name column, value column)`.
 const SUMS: [(&str, &str, &str); 1] = [("counters", "name", "value")];
 /// Tables of which a task of yesterday has no row.
 const LEFT_OUT: [&str; 2] = ["bindings", "_sqlx_migrations"];
+/// The first start fills the index of task ids, as after a migration.
+const FIRST_START: Duration = Duration::from_mins(5);
 /// How far back the tasks were received: no longer than anything is kept by default.
 const HOURS: u32 = 12;
 
@@ -62,6 +64,7 @@ pub(crate) async fn seed(data: &DataDir, tasks: u64) -> anyhow::Result<Vec<Strin
         .await?;
     database.close().await?;
     data.sync()?;
+    drop(data.serve_within(FIRST_START).await?);
     Ok(ids)
 }
 

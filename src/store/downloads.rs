@@ -353,7 +353,7 @@ fn plain_host(url: &str) -> Option<&str> {
         .or_else(|| url.strip_prefix("http://"))?;
     let (authority, _) = rest.split_once('/')?;
     let host = match authority.split_once(':') {
-        Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => host,
+        Some((host, port)) if port.parse::<u16>().is_ok() => host,
         Some(_) => return None,
         None => authority,
     };

@@ -123,20 +123,15 @@ impl OpenError {
 const MIN_SQLITE: &str = "3.51.3";
 
 /// Version, name and text of each migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 2] = [
     (1, "init", include_str!("../../migrations/0001_init.sql")),
     (
-        2,
+        LATEST_MIGRATION,
         "lean_ingest",
         include_str!("../../migrations/0002_lean_ingest.sql"),
     ),
-    (
-        LATEST_MIGRATION,
-        "flat_queries",
-        include_str!("../../migrations/0003_flat_queries.sql"),
-    ),
 ];
-const LATEST_MIGRATION: i64 = 3;
+const LATEST_MIGRATION: i64 = 2;
 
 /// How long a connection waits for another one's lock.
 const BUSY: Duration = Duration::from_secs(5);
@@ -197,7 +192,10 @@ impl Store {
             .map_err(|error| OpenError::database(&shown, error))?;
         let (queue, jobs) = Queue::bounded();
         let keys = writer.keys();
-        tasks.spawn(spawn_blocking(move || writer.run(jobs)));
+        let ended = writer
+            .spawn(jobs)
+            .map_err(|error| OpenError::database(&shown, error))?;
+        tasks.spawn(ended);
         Ok(Self {
             queue,
             readers,

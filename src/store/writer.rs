@@ -3,8 +3,10 @@
 //! It is a thread of its own that talks to SQLite directly: a statement costs it a microsecond or two, where handing each
 //! to another thread and back costs ten.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{io, thread};
 
 use rusqlite::{Connection, Params, params};
 use tokio::sync::{mpsc, oneshot};
@@ -307,8 +309,23 @@ impl Writer {
         self.keys.clone()
     }
 
-    /// Serves until every sender is gone. Blocks: for a thread of its own.
-    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+    /// Serves on a thread of its own until every sender is gone; the future resolves when it has ended.
+    ///
+    /// Not one of the runtime's threads: a runtime that is dropped would wait for it, and it for whoever holds a store.
+    pub(super) fn spawn(
+        self,
+        jobs: mpsc::Receiver<Job>,
+    ) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+        let (alive, ended) = oneshot::channel::<()>();
+        thread::Builder::new().name("writer".to_owned()).spawn(move || {
+            let _alive = alive;
+            self.run(jobs);
+        })?;
+        // An error is what says that it has ended.
+        Ok(async { drop(ended.await) })
+    }
+
+    fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut batch = Vec::with_capacity(MAX_BATCH);
         while jobs.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
             self.serve(&mut batch);
