@@ -133,6 +133,12 @@ const MIGRATIONS: [(i64, &str, &str); 2] = [
 ];
 const LATEST_MIGRATION: i64 = 2;
 
+/// Bytes of a page of a new database: what a callback brings is appended, and takes fewer writes the larger a page is.
+const PAGE_SIZE: u32 = 8192;
+/// Bytes of the write-ahead log at which it is written back: the larger, the more changes of one page are written back
+/// as one.
+const LOG_BYTES: i64 = 32 * 1024 * 1024;
+
 /// How long a connection waits for another one's lock.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -263,6 +269,7 @@ async fn prepare(path: &Path, shown: &str) -> Result<(), OpenError> {
     let failed = |source: sqlx::Error| OpenError::database(shown, source);
     let options = base_options(path)
         .create_if_missing(true)
+        .page_size(PAGE_SIZE)
         .journal_mode(SqliteJournalMode::Wal);
     let mut connection = options.connect().await.map_err(failed)?;
     check_version(&mut connection)
@@ -295,8 +302,8 @@ fn write_connection(path: &Path) -> rusqlite::Result<Connection> {
     // NORMAL may lose the last commits on power loss, and those were answered 200.
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "foreign_keys", true)?;
-    // In pages: the larger the log, the more changes of one page are written back as one (32 MiB; default 4).
-    db.pragma_update(None, "wal_autocheckpoint", 8000)?;
+    let page_size: i64 = db.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    db.pragma_update(None, "wal_autocheckpoint", LOG_BYTES / page_size.max(1))?;
     db.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
     db.pragma_update(None, "cache_size", -32_000)?;
     // Statements that may fail half way keep a journal of their own: in memory, not in a file that is made anew each time.
