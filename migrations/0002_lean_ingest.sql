@@ -115,9 +115,14 @@ CREATE TABLE lean_deliveries (
     body        BLOB                            -- last, so that reading the rest does not touch it; NULL: not kept, or body_of
 ) STRICT;
 INSERT INTO lean_deliveries
+    WITH owners AS MATERIALIZED (
+        SELECT task, body, min(id) AS id FROM deliveries
+        WHERE task IS NOT NULL AND body IS NOT NULL AND verdict <> 'rejected' GROUP BY task, body)
     SELECT d.id, d.task, d.outcome, d.source, d.task_id, d.kind, d.idx, d.received_at, d.via, d.verdict, d.reason,
-           d.remote_addr, d.headers, COALESCE(d.body_sha256, b.digest, x''), NULL, NULL, d.net, d.known, d.size, NULL, b.bytes
-    FROM deliveries d LEFT JOIN bodies b ON b.id = d.body ORDER BY d.id;
+           d.remote_addr, d.headers, COALESCE(d.body_sha256, b.digest, x''), NULL, NULL, d.net, d.known, d.size,
+           NULLIF(o.id, d.id), CASE WHEN o.id IS NULL OR o.id = d.id THEN b.bytes END
+    FROM deliveries d LEFT JOIN bodies b ON b.id = d.body
+    LEFT JOIN owners o ON o.task = d.task AND o.body = d.body AND d.verdict <> 'rejected' ORDER BY d.id;
 
 DROP TABLE deliveries;
 DROP TABLE bodies;
@@ -140,7 +145,9 @@ CREATE INDEX downloads_waiting ON downloads (next_at, deadline, host, created_at
     WHERE state = 'queued' AND next_at > created_at;
 CREATE INDEX downloads_waiting_by_host ON downloads (host, next_at) WHERE state = 'queued' AND next_at > created_at;
 CREATE INDEX downloads_leased ON downloads (lease_until, host) WHERE state = 'downloading';
-CREATE INDEX deliveries_by_task ON deliveries (task, id) WHERE task IS NOT NULL;
+-- Rejected ones apart: there may be thousands of them about a task, and each callback about it looks among the others.
+CREATE INDEX deliveries_by_task ON deliveries (task, id) WHERE task IS NOT NULL AND verdict <> 'rejected';
+CREATE INDEX rejected_by_task ON deliveries (task, id) WHERE task IS NOT NULL AND verdict = 'rejected';
 CREATE INDEX deliveries_in_conflict ON deliveries (id) WHERE verdict = 'conflict';
 -- With all that the ring counts at each start.
 CREATE INDEX rejected_by_id ON deliveries (id, reason, net, size) WHERE verdict = 'rejected';

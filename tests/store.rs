@@ -59,6 +59,14 @@ impl Bench {
         sqlx::query(sql).execute(&mut connection).await.unwrap();
     }
 
+    async fn number(&self, sql: &'static str) -> i64 {
+        let url = format!("sqlite://{}", self.dir.path().join("reelhook.db").display());
+        let mut connection = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url)
+            .await
+            .unwrap();
+        sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+    }
+
     async fn receive(&self, body: &str) -> Recorded {
         self.store.record_delivery(self.delivery(body)).await.unwrap()
     }
@@ -874,6 +882,11 @@ async fn a_database_of_the_first_version_is_taken_over_whole() {
         let delivery = bench.store.delivery(id).await.unwrap().unwrap();
         assert_eq!(delivery.body.as_deref(), Some(body.as_bytes()));
     }
+    assert_eq!(
+        bench.number("SELECT count(body) FROM deliveries").await,
+        2,
+        "the shared one once"
+    );
     let counts = bench.store.counts().await.unwrap();
     assert_eq!((counts.tasks["succeeded"], counts.tasks["pending"]), (1, 1));
     assert_eq!((counts.files["stored"], counts.stored_bytes), (1, 3));

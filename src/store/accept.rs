@@ -110,7 +110,8 @@ fn settle_conflicts(tx: &Tx<'_>, task: i64, outcome: i64) -> rusqlite::Result<()
         params![task, outcome],
     )?;
     tx.execute(
-        "UPDATE deliveries SET reason = 'settled' WHERE task = ?1 AND outcome = ?2 AND verdict = 'conflict'",
+        "UPDATE deliveries SET reason = 'settled'
+         WHERE task = ?1 AND verdict <> 'rejected' AND outcome = ?2 AND verdict = 'conflict'",
         params![task, outcome],
     )?;
     Ok(())

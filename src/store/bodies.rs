@@ -21,7 +21,7 @@ pub(super) fn hand_on(tx: &Tx<'_>, delivery: i64) -> rusqlite::Result<()> {
         .db
         .prepare_cached(
             "SELECT s.id, s.task FROM deliveries d JOIN deliveries s ON s.task = d.task AND s.id > d.id
-             WHERE d.id = ?1 AND s.body_of = d.id ORDER BY s.id LIMIT 1",
+             WHERE d.id = ?1 AND s.verdict <> 'rejected' AND s.body_of = d.id ORDER BY s.id LIMIT 1",
         )?
         .query_row(params![delivery], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
@@ -31,7 +31,7 @@ pub(super) fn hand_on(tx: &Tx<'_>, delivery: i64) -> rusqlite::Result<()> {
         params![heir, delivery],
     )?;
     tx.execute(
-        "UPDATE deliveries SET body_of = ?1 WHERE task = ?3 AND id > ?1 AND body_of = ?2",
+        "UPDATE deliveries SET body_of = ?1 WHERE task = ?3 AND verdict <> 'rejected' AND id > ?1 AND body_of = ?2",
         params![heir, delivery, task],
     )?;
     Ok(())

@@ -124,7 +124,8 @@ fn page_statement(filter: &DeliveryFilter) -> &'static str {
     }
     match (filter.task, filter.verdict.as_deref()) {
         (Some(_), None) => page!("d.task = $6 AND d.verdict <> 'rejected'"),
-        (Some(_), Some(_)) => page!("d.task = $6 AND d.verdict = $7"),
+        (Some(_), Some("rejected")) => page!("d.task = $6 AND d.verdict = 'rejected'"),
+        (Some(_), Some(_)) => page!("d.task = $6 AND d.verdict <> 'rejected' AND d.verdict = $7"),
         (None, None) => page!("true"),
         (None, Some("conflict")) => page!("d.verdict = 'conflict'"),
         (None, Some("rejected")) => page!("d.verdict = 'rejected'"),

@@ -193,7 +193,8 @@ struct Aged {
 
 pub(super) fn prune_deliveries(tx: &mut Tx<'_>, deliveries: &[i64]) -> rusqlite::Result<u64> {
     let mut removed = 0;
-    for delivery in deliveries {
+    // The latest first: of those that share a body the one that has it goes last, and hands it on once at most.
+    for delivery in deliveries.iter().rev() {
         let Some(aged) = aged(tx, *delivery)? else {
             continue;
         };

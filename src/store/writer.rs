@@ -154,6 +154,17 @@ struct Aftermath {
     added: Vec<Key>,
     /// Keys that it wrote into the table or removed from it.
     settled: Vec<Key>,
+    /// Bindings that it wrote.
+    bindings: usize,
+    expired: Expired,
+}
+
+/// Whether there are still bindings that have expired.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expired {
+    #[default]
+    Gone,
+    Left,
 }
 
 /// Rows inserted, by the counter that counts them: one update of each for the whole transaction.
@@ -237,6 +248,12 @@ impl Tx<'_> {
     /// and deletions are counted by triggers.
     pub(super) fn note_inserted(&mut self, counter: &'static str) {
         self.tally.add(counter);
+    }
+
+    /// Notes bindings that were written: as many expired ones, and more, go with the same transaction.
+    pub(super) fn note_bindings(&mut self, written: usize) {
+        self.rare.bindings |= written > 0;
+        self.after.bindings += written;
     }
 
     /// Makes a task findable by its id.
@@ -389,6 +406,9 @@ impl Writer {
         let after = tx.after;
         if outcome.is_ok() {
             self.keys.forget(&after.settled);
+            if after.expired == Expired::Left {
+                self.purge_at = now;
+            }
             if after.changed {
                 self.signals.changes.send_replace(self.change_seq);
             }
@@ -400,6 +420,11 @@ impl Writer {
             let _ = self.db.execute_batch("ROLLBACK");
             self.keys.forget(&after.added);
             self.change_seq = seq_before;
+            // What it saw there may not be so: looked in until the next purge.
+            self.rare = Rare {
+                tombstones: true,
+                bindings: true,
+            };
             if after.ring_changed
                 && let Ok(ring) = Ring::load(&self.db)
             {
@@ -422,8 +447,8 @@ fn attempt(tx: &mut Tx<'_>, jobs: &[Job]) -> rusqlite::Result<Vec<Reply>> {
     if tx.after.ring_changed {
         rejected::enforce_bounds(tx)?;
     }
-    if tx.purges {
-        record::purge_bindings(tx)?;
+    if tx.purges || tx.after.bindings > 0 {
+        tx.after.expired = record::purge_bindings(tx, tx.after.bindings)?;
         *tx.rare = Rare::load(tx.db)?;
     }
     let mut slice = tx.keys.due(tx.after.added.len());

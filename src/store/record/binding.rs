@@ -10,12 +10,12 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::{Binding, NewDelivery, Verified};
 use crate::clock::{Millis, millis};
 use crate::store::tasks::Namesake;
-use crate::store::writer::Tx;
+use crate::store::writer::{Expired, Tx};
 
 /// Freshness is judged a moment before recording, and clocks are set: a binding outlasts its signature by this.
 const GRACE: Duration = Duration::from_hours(1);
-/// Bindings removed with one commit at most.
-const PURGED: i64 = 256;
+/// Expired bindings removed with one commit, beside twice those that it writes.
+const PURGED: usize = 64;
 
 /// What a use of a signature is.
 pub(super) enum Use {
@@ -79,7 +79,8 @@ pub(super) fn look_up(
 fn in_delivery(tx: &Tx<'_>, task: i64, binding: &Binding) -> rusqlite::Result<Option<Found>> {
     tx.db
         .prepare_cached(
-            "SELECT source, kind, idx, body_sha256, task, outcome FROM deliveries WHERE task = ?1 AND binding = ?2",
+            "SELECT source, kind, idx, body_sha256, task, outcome FROM deliveries
+             WHERE task = ?1 AND verdict <> 'rejected' AND binding = ?2",
         )?
         .query_row(params![task, binding.key], |row| {
             let bound = Bound {
@@ -142,8 +143,7 @@ pub(super) fn insert(
     delivery: &NewDelivery,
     verified: &Verified,
 ) -> rusqlite::Result<()> {
-    tx.rare.bindings = true;
-    tx.execute(
+    let written = tx.execute(
         "INSERT OR IGNORE INTO bindings (key, source, kind, idx, body, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         params![
             binding.key,
@@ -154,6 +154,7 @@ pub(super) fn insert(
             binding.expires_at
         ],
     )?;
+    tx.note_bindings(written);
     Ok(())
 }
 
@@ -169,24 +170,30 @@ pub(super) fn count_orphan(tx: &Tx<'_>, binding: &Binding) -> rusqlite::Result<(
 /// Keeps the bindings of deliveries of a task that are about to go, from one row to another: those that may still be used
 /// again.
 pub(in crate::store) fn keep(tx: &mut Tx<'_>, task: i64, (first, last): (i64, i64)) -> rusqlite::Result<()> {
-    tx.rare.bindings = true;
-    tx.execute(
+    let written = tx.execute(
         "INSERT OR IGNORE INTO bindings (key, source, kind, idx, body, expires_at)
          SELECT binding, source, kind, idx, body_sha256, bound_until FROM deliveries
-         WHERE task = ?1 AND id BETWEEN ?2 AND ?3 AND binding IS NOT NULL AND bound_until >= ?4",
+         WHERE task = ?1 AND verdict <> 'rejected' AND id BETWEEN ?2 AND ?3 AND binding IS NOT NULL AND bound_until >= ?4",
         params![task, first, last, expired_before(tx.now)],
     )?;
+    tx.note_bindings(written);
     Ok(())
 }
 
-/// Removes some of the bindings whose signatures nobody accepts any more.
-pub(in crate::store) fn purge(tx: &Tx<'_>) -> rusqlite::Result<()> {
-    tx.execute(
+/// Removes bindings whose signatures nobody accepts any more, faster than `written` in the same transaction come; whether
+/// there may be more of them.
+pub(in crate::store) fn purge(tx: &Tx<'_>, written: usize) -> rusqlite::Result<Expired> {
+    let most = PURGED + 2 * written;
+    let removed = tx.execute(
         "DELETE FROM bindings WHERE key IN
             (SELECT key FROM bindings WHERE expires_at < ?1 ORDER BY expires_at LIMIT ?2)",
-        params![expired_before(tx.now), PURGED],
+        params![expired_before(tx.now), i64::try_from(most).unwrap_or(i64::MAX)],
     )?;
-    Ok(())
+    Ok(if removed == most {
+        Expired::Left
+    } else {
+        Expired::Gone
+    })
 }
 
 fn expired_before(now: Millis) -> Millis {
