@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rusqlite::types::Type;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, ToSql, params};
 use sqlx::Row as _;
 use url::Url;
 
@@ -186,6 +186,18 @@ pub(super) struct NewDownload {
     error_detail: Option<String>,
 }
 
+/// The insertion of a row, with what is to be done where it is there already.
+macro_rules! insert_or {
+    ($conflict:literal) => {
+        concat!(
+            "INSERT INTO downloads (id, task, kind, idx, role, n, name, url, host, state, deadline, next_at, attempts,
+                                    error_code, error_detail, created_at, updated_at, change_seq)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, ?13, ?14, ?15, ?15, ?16) ",
+            $conflict
+        )
+    };
+}
+
 impl NewDownload {
     /// An announced file: queued at once, or failed at once if it can never be fetched.
     pub(super) fn announced(
@@ -222,87 +234,68 @@ impl NewDownload {
     /// Writes it. A row that is there already (of an outcome that failed after it had files) is taken over unless its
     /// file is stored.
     pub(super) fn insert(&self, tx: &mut Tx<'_>) -> rusqlite::Result<()> {
-        let taken_over = tx.execute(
-            "UPDATE downloads SET
-                name = ?6, url = ?7, host = ?8, state = ?9, deadline = ?10, next_at = ?11, attempts = 0,
-                lease_until = NULL, lease_token = COALESCE(lease_token, 0) + 1, error_code = ?12, error_detail = ?13,
-                updated_at = ?14, change_seq = ?15
-             WHERE task = ?1 AND n = ?5 AND role = ?4 AND kind = ?2 AND idx = ?3 AND state <> 'stored'",
-            params![
-                self.task,
-                self.kind,
-                self.idx,
-                self.role,
-                self.n,
-                self.name,
-                self.url,
-                self.host,
-                self.state,
-                self.deadline,
-                self.next_at,
-                self.error_code,
-                self.error_detail,
-                tx.now,
-                tx.upcoming_change()
-            ],
-        )?;
-        if taken_over == 0 && !self.is_there(tx)? {
-            return self.insert_first(tx);
+        let of_row @ [id, ..] = [next(&mut tx.ids.download), tx.now, tx.next_change()];
+        let written: Option<i64> = tx
+            .db
+            .prepare_cached(insert_or!(
+                "ON CONFLICT (task, n, role, kind, idx) DO UPDATE SET
+                    name = excluded.name, url = excluded.url, host = excluded.host, state = excluded.state,
+                    deadline = excluded.deadline, next_at = excluded.next_at, attempts = 0, lease_until = NULL,
+                    lease_token = COALESCE(lease_token, 0) + 1, error_code = excluded.error_code,
+                    error_detail = excluded.error_detail, updated_at = excluded.updated_at,
+                    change_seq = excluded.change_seq
+                 WHERE downloads.state <> 'stored' RETURNING id"
+            ))?
+            .query_row(self.values(&of_row), |row| row.get(0))
+            .optional()?;
+        if written == Some(id) {
+            self.note_inserted(tx);
         }
-        tx.next_change();
         self.note_queued(tx);
         Ok(())
     }
 
-    /// Writes it for an outcome that has no such file yet: nearly always, and at half the cost.
+    /// Writes it for an outcome that has no such file yet: nearly always, and without the upsert at half the cost.
     pub(super) fn insert_first(&self, tx: &mut Tx<'_>) -> rusqlite::Result<()> {
-        let (id, change) = (next(&mut tx.ids.download), tx.next_change());
-        tx.execute(
-            "INSERT INTO downloads (id, task, kind, idx, role, n, name, url, host, state, deadline, next_at, attempts,
-                                    error_code, error_detail, created_at, updated_at, change_seq)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, ?13, ?14, ?15, ?15, ?16)",
-            params![
-                id,
-                self.task,
-                self.kind,
-                self.idx,
-                self.role,
-                self.n,
-                self.name,
-                self.url,
-                self.host,
-                self.state,
-                self.deadline,
-                self.next_at,
-                self.error_code,
-                self.error_detail,
-                tx.now,
-                change
-            ],
-        )?;
+        let of_row = [next(&mut tx.ids.download), tx.now, tx.next_change()];
+        tx.execute(insert_or!(""), self.values(&of_row))?;
+        self.note_inserted(tx);
+        self.note_queued(tx);
+        Ok(())
+    }
+
+    /// The parameters of `insert_or`; id, time and change number are those of the row.
+    fn values<'a>(&'a self, [id, now, change]: &'a [i64; 3]) -> [&'a dyn ToSql; 16] {
+        [
+            id,
+            &self.task,
+            &self.kind,
+            &self.idx,
+            &self.role,
+            &self.n,
+            &self.name,
+            &self.url,
+            &self.host,
+            &self.state,
+            &self.deadline,
+            &self.next_at,
+            &self.error_code,
+            &self.error_detail,
+            now,
+            change,
+        ]
+    }
+
+    fn is_queued(&self) -> bool {
+        self.state == "queued"
+    }
+
+    fn note_inserted(&self, tx: &mut Tx<'_>) {
         tx.note_inserted(if self.is_queued() {
             "files.queued"
         } else {
             "files.failed"
         });
-        self.note_queued(tx);
-        Ok(())
-    }
-
-    fn is_there(&self, tx: &Tx<'_>) -> rusqlite::Result<bool> {
-        tx.db
-            .prepare_cached(
-                "SELECT EXISTS (SELECT 1 FROM downloads
-                                WHERE task = ?1 AND n = ?5 AND role = ?4 AND kind = ?2 AND idx = ?3)",
-            )?
-            .query_row(
-                params![self.task, self.kind, self.idx, self.role, self.n],
-                |row| row.get(0),
-            )
-    }
-
-    fn is_queued(&self) -> bool {
-        self.state == "queued"
     }
 
     fn note_queued(&self, tx: &mut Tx<'_>) {
