@@ -27,10 +27,15 @@ use crate::provider::TaskId;
 /// What a provider wants to hear.
 const SUCCESS: &[u8] = br#"{"code":200,"msg":"success"}"#;
 
-/// Whether a path is that of a callback: there is a name of a source in it, known or not.
+/// Whether a path is that of a callback.
 pub(super) fn is_callback(path: &str) -> bool {
+    source_in(path).is_some()
+}
+
+/// The name in the path of a callback, percent-encoded, of a source known or not.
+fn source_in(path: &str) -> Option<&str> {
     path.strip_prefix("/callbacks/")
-        .is_some_and(|source| !source.is_empty() && !source.contains('/'))
+        .filter(|source| !source.is_empty() && !source.contains('/'))
 }
 
 /// Takes one callback, whose path [`is_callback`]. Accepted, duplicate and conflict all answer 200: a retry would help
@@ -46,7 +51,7 @@ where
         },
         body,
     ) = request.into_parts();
-    let source = uri.path().strip_prefix("/callbacks/").unwrap_or_default();
+    let source = source_in(uri.path()).unwrap_or_default();
     // What is not UTF-8 is the name of no source.
     let source = percent_decode_str(source).decode_utf8_lossy();
     let peer_ip = peer.addr.ip().to_canonical();
