@@ -1,5 +1,6 @@
 //! The store against a real SQLite file.
 
+use std::path::Path;
 use std::time::Duration;
 
 use reelhook::clock::Clock;
@@ -30,6 +31,14 @@ struct Bench {
 
 const LEASE: Duration = Duration::from_mins(1);
 
+/// A connection of its own to the database in a directory, made if there is none.
+async fn connect(dir: &Path) -> sqlx::SqliteConnection {
+    let url = format!("sqlite://{}?mode=rwc", dir.join("reelhook.db").display());
+    <sqlx::SqliteConnection as sqlx::Connection>::connect(&url)
+        .await
+        .unwrap()
+}
+
 impl Bench {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -52,18 +61,12 @@ impl Bench {
 
     /// A second connection to the same file, to hurt it from outside.
     async fn sabotage(&self, sql: &'static str) {
-        let url = format!("sqlite://{}", self.dir.path().join("reelhook.db").display());
-        let mut connection = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url)
-            .await
-            .unwrap();
+        let mut connection = connect(self.dir.path()).await;
         sqlx::query(sql).execute(&mut connection).await.unwrap();
     }
 
     async fn number(&self, sql: &'static str) -> i64 {
-        let url = format!("sqlite://{}", self.dir.path().join("reelhook.db").display());
-        let mut connection = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url)
-            .await
-            .unwrap();
+        let mut connection = connect(self.dir.path()).await;
         sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
     }
 
@@ -859,10 +862,7 @@ const FIRST_VERSION: &str = "
 #[tokio::test]
 async fn a_database_of_the_first_version_is_taken_over_whole() {
     let dir = tempfile::tempdir().unwrap();
-    let url = format!("sqlite://{}?mode=rwc", dir.path().join("reelhook.db").display());
-    let mut old = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url)
-        .await
-        .unwrap();
+    let mut old = connect(dir.path()).await;
     let first = include_str!("../migrations/0001_init.sql");
     let kind = sqlx::migrate::MigrationType::Simple;
     let first = sqlx::migrate::Migration::new(1, "init".into(), kind, first.into_sql_str(), false);
