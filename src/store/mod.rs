@@ -100,8 +100,10 @@ pub enum OpenError {
         /// What SQLite said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A migration failed; the database is as it was.
-    #[error("the database {path} cannot be migrated; it is as it was")]
+    /// A migration failed and was undone; those before it stay.
+    #[error(
+        "the database {path} cannot be migrated; the migration that failed was undone, the next start tries it again"
+    )]
     Migrate {
         /// The file.
         path: String,

@@ -53,10 +53,11 @@ impl Remains {
         // A copy is examined: recovering the original is the business of the server that starts next.
         let (_copy, mut database) = copy_of(&self.data).await;
         check_integrity(&mut database).await;
-        if !has_tables(&mut database).await {
+        if !is_set_up(&mut database).await {
             assert!(acknowledged.is_empty(), "the database was never set up");
             return;
         }
+        check_soundness(&mut database).await;
         check_deliveries(&mut database, acknowledged).await;
         check_stored(&mut database, &visible).await;
         database.close().await.unwrap();
@@ -98,7 +99,7 @@ pub(crate) async fn next_in_spool(data: &Path) -> Vec<String> {
     let mut last = 0;
     if data.join("reelhook.db").exists() {
         let (_copy, mut database) = copy_of(data).await;
-        if has_tables(&mut database).await {
+        if is_set_up(&mut database).await {
             let rows =
                 sqlx::query("SELECT id, COALESCE(lease_token, 0) + 1, state FROM downloads ORDER BY id");
             for row in rows.fetch_all(&mut database).await.unwrap() {
@@ -149,10 +150,16 @@ fn files_under(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Whether a first start got as far as that.
-async fn has_tables(database: &mut SqliteConnection) -> bool {
-    let tables = sqlx::query("SELECT 1 FROM sqlite_master WHERE name = 'deliveries'");
-    tables.fetch_optional(database).await.unwrap().is_some()
+/// Whether a first start got through all migrations: it can fail before the first, and between any two.
+async fn is_set_up(database: &mut SqliteConnection) -> bool {
+    let begun = sqlx::query("SELECT 1 FROM sqlite_master WHERE name = '_sqlx_migrations'");
+    if begun.fetch_optional(&mut *database).await.unwrap().is_none() {
+        return false;
+    }
+    let applied = sqlx::query("SELECT count(*) FROM _sqlx_migrations WHERE success");
+    let applied: i64 = applied.fetch_one(database).await.unwrap().get(0);
+    let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    applied == i64::try_from(fs::read_dir(migrations).unwrap().count()).unwrap()
 }
 
 async fn check_integrity(database: &mut SqliteConnection) {
@@ -162,6 +169,9 @@ async fn check_integrity(database: &mut SqliteConnection) {
         .unwrap()
         .get(0);
     assert_eq!(verdict, "ok", "the database is damaged");
+}
+
+async fn check_soundness(database: &mut SqliteConnection) {
     for (what, sql) in WRONGS {
         let count: i64 = sqlx::query(sql).fetch_one(&mut *database).await.unwrap().get(0);
         assert_eq!(count, 0, "{what}");
