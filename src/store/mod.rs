@@ -17,7 +17,6 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection as _, Row, SqlSafeStr};
 use tokio::sync::{Mutex, Notify, oneshot, watch};
-use tokio::task::spawn_blocking;
 
 use crate::clock::Clock;
 use crate::shutdown::Tasks;
@@ -33,16 +32,18 @@ pub mod retention;
 pub mod tasks;
 
 mod bodies;
+mod checkpoints;
 mod claim;
 mod keys;
 mod overrule;
 mod rejected;
+mod statements;
 mod summary;
 mod writer;
 
 use keys::Keys;
 use tasks::OldestQueued;
-use writer::{Command, Job, Queue, Reply, Writer};
+use writer::{Command, Job, Queue, Reply};
 
 /// Why the store could not do what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -185,23 +186,19 @@ impl Store {
             downloads: Notify::new(),
             changes: watch::Sender::new(0),
         });
-        let writer = {
-            let (path, signals, clock) = (path.to_owned(), signals.clone(), clock.clone());
-            let opened = spawn_blocking(move || Writer::new(write_connection(&path)?, signals, clock)).await;
-            opened
-                .expect("opening does not panic")
-                .map_err(|error| OpenError::database(&shown, error))?
+        let (queue, jobs) = Queue::bounded();
+        let open = {
+            let path = path.to_owned();
+            move || write_connection(&path)
         };
+        let (keys, ended) = writer::start(open, signals.clone(), clock.clone(), jobs)
+            .await
+            .map_err(|error| OpenError::database(&shown, error))?;
         let readers = SqlitePoolOptions::new()
             .max_connections(4)
             .acquire_timeout(Duration::from_secs(10))
             .connect_with(reading_options(path))
             .await
-            .map_err(|error| OpenError::database(&shown, error))?;
-        let (queue, jobs) = Queue::bounded();
-        let keys = writer.keys();
-        let ended = writer
-            .spawn(jobs)
             .map_err(|error| OpenError::database(&shown, error))?;
         tasks.spawn(ended);
         Ok(Self {

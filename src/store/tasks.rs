@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -365,21 +365,17 @@ pub(super) struct Namesake {
 /// The tasks of that id in all sources; the hash is that of [`keys::hash_of`].
 pub(super) fn namesakes(tx: &Tx<'_>, (hash, task_id): (i64, &str)) -> rusqlite::Result<Vec<Namesake>> {
     let mut candidates = tx.keys.recent(hash);
-    let mut settled = tx
-        .db
-        .prepare_cached("SELECT task FROM task_keys WHERE hash = ?1")?;
-    let mut rows = settled.query(params![hash])?;
-    while let Some(row) = rows.next()? {
-        candidates.push(row.get(0)?);
-    }
+    let settled = "SELECT task FROM task_keys WHERE hash = ?1";
+    candidates.extend(tx.all(settled, params![hash], |row| row.get::<_, i64>(0))?);
     let mut namesakes = Vec::new();
     for task in candidates {
-        let source = tx
-            .db
-            .prepare_cached("SELECT source FROM tasks WHERE id = ?1 AND task_id = ?2")?
-            .query_row(params![task, task_id], |row| row.get(0))
-            .optional()?;
-        namesakes.extend(source.map(|source| Namesake { task, source }));
+        let found = "SELECT id, source FROM tasks WHERE id = ?1 AND task_id = ?2";
+        namesakes.extend(tx.all(found, params![task, task_id], |row| {
+            Ok(Namesake {
+                task: row.get(0)?,
+                source: row.get(1)?,
+            })
+        })?);
     }
     Ok(namesakes)
 }

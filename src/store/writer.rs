@@ -3,15 +3,17 @@
 //! It is a thread of its own that talks to SQLite directly: a statement costs it a microsecond or two, where handing each
 //! to another thread and back costs ten.
 
+use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
-use std::{io, thread};
 
-use rusqlite::{Connection, Params, params};
+use rusqlite::{Connection, Params, Row, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::accept::{self, Accepted};
+use super::checkpoints::Checkpoints;
 use super::claim;
 use super::deletion::{self, Deletion};
 use super::downloads::{self, ClaimedDownload, Lease, Settled, Settlement};
@@ -20,6 +22,7 @@ use super::keys::{Key, Keys};
 use super::record::{self, NewDelivery, Recorded};
 use super::rejected::{self, Ring};
 use super::retention;
+use super::statements::Statements;
 use super::{Signals, StoreError};
 use crate::clock::{Clock, Millis, millis};
 use crate::failpoint::{self, Step};
@@ -156,13 +159,11 @@ struct Aftermath {
     settled: Vec<Key>,
     /// Bindings that it wrote.
     bindings: usize,
-    expired: Expired,
 }
 
 /// Whether there are still bindings that have expired.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expired {
-    #[default]
     Gone,
     Left,
 }
@@ -199,44 +200,97 @@ impl Rare {
     }
 }
 
-/// What the commands of one transaction share.
+/// The writer's connection with all that it knows; to a command, the transaction that it is part of.
 #[derive(Debug)]
-pub(super) struct Tx<'w> {
-    pub(super) db: &'w Connection,
-    pub(super) ids: &'w mut Ids,
-    pub(super) keys: &'w Keys,
+pub(super) struct Tx<'c> {
+    pub(super) db: &'c Connection,
+    statements: Statements<'c>,
+    pub(super) ids: Ids,
+    pub(super) keys: Arc<Keys>,
     /// To be set by whoever puts something there; after a rollback it is looked in vain.
-    pub(super) rare: &'w mut Rare,
-    ring: &'w mut Ring,
+    pub(super) rare: Rare,
+    ring: Ring,
+    change_seq: i64,
+    /// When the transaction began.
     pub(super) now: Millis,
-    change_seq: &'w mut i64,
     tally: Tally,
-    purges: bool,
     after: Aftermath,
+    /// When expired bindings are removed next.
+    purge_at: Millis,
+}
+
+impl<'c> Tx<'c> {
+    fn load(db: &'c Connection, keys: Arc<Keys>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            db,
+            statements: Statements::of(db),
+            ids: Ids::load(db)?,
+            keys,
+            rare: Rare::load(db)?,
+            ring: Ring::load(db)?,
+            change_seq: db.query_row(
+                "SELECT value FROM counters WHERE name = 'change_seq'",
+                [],
+                |row| row.get(0),
+            )?,
+            now: 0,
+            tally: Tally::default(),
+            after: Aftermath::default(),
+            purge_at: 0,
+        })
+    }
+
+    /// Undoes what the commands of a transaction wrote and noted.
+    fn roll_back(&mut self, after: &Aftermath, seq_before: i64) {
+        // After a failed BEGIN there is nothing to roll back, and saying so is no news.
+        let _ = self.db.execute_batch("ROLLBACK");
+        self.keys.forget(&after.added);
+        self.change_seq = seq_before;
+        // What it saw there may not be so: looked in until the next purge.
+        self.rare = Rare {
+            tombstones: true,
+            bindings: true,
+        };
+        if after.ring_changed
+            && let Ok(ring) = Ring::load(self.db)
+        {
+            self.ring = ring;
+        }
+    }
 }
 
 impl Tx<'_> {
     /// Runs a statement that is prepared once; how many rows it changed.
-    pub(super) fn execute(&self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
-        self.db.prepare_cached(sql)?.execute(params)
+    pub(super) fn execute(&self, sql: &'static str, params: impl Params) -> rusqlite::Result<usize> {
+        self.statements.execute(sql, params)
+    }
+
+    /// What a statement that is prepared once finds.
+    pub(super) fn all<T>(
+        &self,
+        sql: &'static str,
+        params: impl Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Vec<T>> {
+        self.statements.all(sql, params, read)
     }
 
     /// The ring of rejected deliveries, about to change with the transaction.
     pub(super) fn ring(&mut self) -> &mut Ring {
         self.after.ring_changed = true;
-        self.ring
+        &mut self.ring
     }
 
     /// A new change number, for a task that changed.
     pub(super) fn next_change(&mut self) -> i64 {
         self.after.changed = true;
-        next(self.change_seq)
+        next(&mut self.change_seq)
     }
 
     /// The number that [`Tx::next_change`] would give: for a statement that may turn out to change nothing, so that
     /// asking in vain costs no write.
     pub(super) fn upcoming_change(&self) -> i64 {
-        *self.change_seq + 1
+        self.change_seq + 1
     }
 
     /// Notes that a download became claimable: the workers are woken after the commit.
@@ -281,77 +335,84 @@ impl Tx<'_> {
 
 /// The thread that owns the write connection.
 #[derive(Debug)]
-pub(super) struct Writer {
-    db: Connection,
+struct Writer<'c> {
+    tx: Tx<'c>,
+    checkpoints: Checkpoints,
     signals: Arc<Signals>,
     clock: Clock,
-    keys: Arc<Keys>,
-    rare: Rare,
-    ids: Ids,
-    change_seq: i64,
-    ring: Ring,
-    /// When expired bindings are removed next.
-    purge_at: Millis,
 }
 
-impl Writer {
-    /// Takes over the write connection of a migrated database.
-    pub(super) fn new(mut db: Connection, signals: Arc<Signals>, clock: Clock) -> rusqlite::Result<Self> {
+/// Starts the writer on what `open` opens: a migrated database. Returns the keys that readers have to look among too, and
+/// a future that resolves when the writer has ended, once every sender of `jobs` is gone.
+///
+/// It is not one of the runtime's threads: a runtime that is dropped would wait for it, and it for whoever holds a store.
+pub(super) async fn start(
+    open: impl Fn() -> rusqlite::Result<Connection> + Send + 'static,
+    signals: Arc<Signals>,
+    clock: Clock,
+    jobs: mpsc::Receiver<Job>,
+) -> Result<(Arc<Keys>, impl Future<Output = ()> + Send + 'static), StartError> {
+    let (started, starts) = oneshot::channel();
+    let (alive, ended) = oneshot::channel::<()>();
+    thread::Builder::new().name("writer".to_owned()).spawn(move || {
+        let _alive = alive;
+        let opened = open().and_then(|mut db| Ok((Keys::load(&mut db)?, db)));
+        let (keys, db) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return drop(started.send(Err(error.into()))),
+        };
+        let keys = Arc::new(keys);
+        match Writer::new(&db, keys.clone(), &open, (signals, clock)) {
+            Ok(writer) => {
+                // Whoever started it may have gone: then so have the senders.
+                let _ = started.send(Ok(keys));
+                writer.run(jobs);
+            }
+            Err(error) => return drop(started.send(Err(error))),
+        }
+        close(db);
+    })?;
+    let keys = starts.await??;
+    // An error is what says that it has ended.
+    Ok((keys, async { drop(ended.await) }))
+}
+
+/// Why the writer cannot start.
+type StartError = Box<dyn Error + Send + Sync>;
+
+fn close(db: Connection) {
+    // What was learnt about the tables serves the next start; an orderly close checkpoints the write-ahead log.
+    let optimized = db.execute_batch("PRAGMA optimize");
+    if let Err(error) = optimized.and_then(|()| db.close().map_err(|(_, error)| error)) {
+        tracing::warn!(%error, "the database did not close cleanly; nothing committed is lost");
+    }
+}
+
+impl<'c> Writer<'c> {
+    fn new(
+        db: &'c Connection,
+        keys: Arc<Keys>,
+        open: impl Fn() -> rusqlite::Result<Connection>,
+        (signals, clock): (Arc<Signals>, Clock),
+    ) -> Result<Self, StartError> {
         db.set_prepared_statement_cache_capacity(STATEMENTS);
-        let keys = Arc::new(Keys::load(&mut db)?);
-        let rare = Rare::load(&db)?;
-        let ids = Ids::load(&db)?;
-        let ring = Ring::load(&db)?;
-        let change_seq = db.query_row(
-            "SELECT value FROM counters WHERE name = 'change_seq'",
-            [],
-            |row| row.get(0),
-        )?;
-        signals.changes.send_replace(change_seq);
+        let tx = Tx::load(db, keys)?;
+        signals.changes.send_replace(tx.change_seq);
         Ok(Self {
-            db,
+            tx,
+            checkpoints: Checkpoints::start(open()?)?,
             signals,
             clock,
-            keys,
-            rare,
-            ids,
-            change_seq,
-            ring,
-            purge_at: 0,
         })
-    }
-
-    /// The keys that readers have to look among too.
-    pub(super) fn keys(&self) -> Arc<Keys> {
-        self.keys.clone()
-    }
-
-    /// Serves on a thread of its own until every sender is gone; the future resolves when it has ended.
-    ///
-    /// Not one of the runtime's threads: a runtime that is dropped would wait for it, and it for whoever holds a store.
-    pub(super) fn spawn(
-        self,
-        jobs: mpsc::Receiver<Job>,
-    ) -> io::Result<impl Future<Output = ()> + Send + 'static> {
-        let (alive, ended) = oneshot::channel::<()>();
-        thread::Builder::new().name("writer".to_owned()).spawn(move || {
-            let _alive = alive;
-            self.run(jobs);
-        })?;
-        // An error is what says that it has ended.
-        Ok(async { drop(ended.await) })
     }
 
     fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut batch = Vec::with_capacity(MAX_BATCH);
         while jobs.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
             self.serve(&mut batch);
+            self.checkpoints.note(self.tx.db.total_changes());
         }
-        // What was learnt about the tables serves the next start; an orderly close checkpoints the write-ahead log.
-        let optimized = self.db.execute_batch("PRAGMA optimize");
-        if let Err(error) = optimized.and_then(|()| self.db.close().map_err(|(_, error)| error)) {
-            tracing::warn!(%error, "the database did not close cleanly; nothing committed is lost");
-        }
+        self.checkpoints.stop();
     }
 
     /// Commits a batch as one; if a command of it was at fault, each alone, so that only the offender gets the error.
@@ -384,52 +445,22 @@ impl Writer {
     }
 
     fn transaction(&mut self, jobs: &[Job]) -> rusqlite::Result<Vec<Reply>> {
-        let seq_before = self.change_seq;
-        let now = self.clock.now();
-        let purges = now >= self.purge_at || now < self.purge_at.saturating_sub(millis(PURGE_EVERY));
-        if purges {
-            self.purge_at = now.saturating_add(millis(PURGE_EVERY));
-        }
-        let mut tx = Tx {
-            db: &self.db,
-            ids: &mut self.ids,
-            keys: &self.keys,
-            rare: &mut self.rare,
-            ring: &mut self.ring,
-            now,
-            change_seq: &mut self.change_seq,
-            tally: Tally::default(),
-            purges,
-            after: Aftermath::default(),
-        };
-        let outcome = attempt(&mut tx, jobs);
-        let after = tx.after;
+        let tx = &mut self.tx;
+        let seq_before = tx.change_seq;
+        tx.now = self.clock.now();
+        let outcome = attempt(tx, jobs);
+        let after = std::mem::take(&mut tx.after);
+        tx.tally.0.clear();
         if outcome.is_ok() {
-            self.keys.forget(&after.settled);
-            if after.expired == Expired::Left {
-                self.purge_at = now;
-            }
+            tx.keys.forget(&after.settled);
             if after.changed {
-                self.signals.changes.send_replace(self.change_seq);
+                self.signals.changes.send_replace(tx.change_seq);
             }
             if after.downloads_queued {
                 self.signals.downloads.notify_one();
             }
         } else {
-            // After a failed BEGIN there is nothing to roll back, and saying so is no news.
-            let _ = self.db.execute_batch("ROLLBACK");
-            self.keys.forget(&after.added);
-            self.change_seq = seq_before;
-            // What it saw there may not be so: looked in until the next purge.
-            self.rare = Rare {
-                tombstones: true,
-                bindings: true,
-            };
-            if after.ring_changed
-                && let Ok(ring) = Ring::load(&self.db)
-            {
-                self.ring = ring;
-            }
+            tx.roll_back(&after, seq_before);
         }
         outcome
     }
@@ -447,9 +478,16 @@ fn attempt(tx: &mut Tx<'_>, jobs: &[Job]) -> rusqlite::Result<Vec<Reply>> {
     if tx.after.ring_changed {
         rejected::enforce_bounds(tx)?;
     }
-    if tx.purges || tx.after.bindings > 0 {
-        tx.after.expired = record::purge_bindings(tx, tx.after.bindings)?;
-        *tx.rare = Rare::load(tx.db)?;
+    let now = tx.now;
+    let purges = now >= tx.purge_at || now < tx.purge_at.saturating_sub(millis(PURGE_EVERY));
+    if purges || tx.after.bindings > 0 {
+        let expired = record::purge_bindings(tx, tx.after.bindings)?;
+        tx.purge_at = match expired {
+            Expired::Gone if purges => now.saturating_add(millis(PURGE_EVERY)),
+            Expired::Gone => tx.purge_at,
+            Expired::Left => now,
+        };
+        tx.rare = Rare::load(tx.db)?;
     }
     let mut slice = tx.keys.due(tx.after.added.len());
     slice.leave_out(&tx.after.settled);
@@ -465,17 +503,15 @@ fn attempt(tx: &mut Tx<'_>, jobs: &[Job]) -> rusqlite::Result<Vec<Reply>> {
 }
 
 fn add_to_counters(tx: &Tx<'_>) -> rusqlite::Result<()> {
-    let mut set = tx
-        .db
-        .prepare_cached("UPDATE counters SET value = ?2 WHERE name = ?1")?;
-    set.execute(params!["change_seq", *tx.change_seq])?;
-    set.execute(params!["outcome", tx.ids.outcome])?;
-    set.execute(params!["delivery", tx.ids.delivery])?;
-    let mut add = tx
-        .db
-        .prepare_cached("UPDATE counters SET value = value + ?2 WHERE name = ?1")?;
+    const SET: &str = "UPDATE counters SET value = ?2 WHERE name = ?1";
+    tx.execute(SET, params!["change_seq", tx.change_seq])?;
+    tx.execute(SET, params!["outcome", tx.ids.outcome])?;
+    tx.execute(SET, params!["delivery", tx.ids.delivery])?;
     for (counter, count) in &tx.tally.0 {
-        add.execute(params![counter, count])?;
+        tx.execute(
+            "UPDATE counters SET value = value + ?2 WHERE name = ?1",
+            params![counter, count],
+        )?;
     }
     Ok(())
 }

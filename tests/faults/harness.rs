@@ -107,6 +107,7 @@ impl Harness {
         let (server, addr) = self.start().await;
         let files = self.settle(addr).await;
         server.kill();
+        self.remains.forget_what_was_read();
         self.check().await;
         files
     }
