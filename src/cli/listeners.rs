@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 
+use super::descriptors;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::{self, App, Limits, Routes, Transport};
@@ -45,12 +46,13 @@ impl Listeners {
 
     /// Accepts connections until the soft stop, with a certificate if there is to be one.
     pub(super) fn serve(self, config: &Config, app: &App, certificate: Option<Certificate>, tasks: &Tasks) {
+        let limits = limits(config);
         let serve = |listener, transport, served| {
             tasks.spawn(http::serve(
                 listener,
                 transport,
                 served,
-                limits(config),
+                limits.clone(),
                 tasks.clone(),
             ));
         };
@@ -84,7 +86,7 @@ fn limits(config: &Config) -> Limits {
     Limits {
         header_timeout: config.ingest.header_timeout,
         write_timeout: config.ingest.write_timeout,
-        max_connections: config.ingest.max_connections,
+        max_connections: descriptors::connections(config),
         max_connections_per_address: config.ingest.max_connections_per_address,
         trusted_proxies: config.trusted_proxies.clone(),
     }

@@ -12,6 +12,7 @@ mod callback_url;
 mod check;
 mod client;
 mod deliveries;
+mod descriptors;
 mod healthcheck;
 mod human;
 pub mod instance;

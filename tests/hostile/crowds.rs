@@ -77,6 +77,22 @@ async fn when_all_connections_are_held_the_oldest_that_waits_makes_room() {
 }
 
 #[tokio::test]
+async fn a_low_limit_of_open_files_costs_no_callback() {
+    let target = Target::start_with_files(300);
+    let mut held = Vec::new();
+    for _ in 0..400 {
+        held.push(slow(&target, b"POST").await);
+    }
+    for _ in 0..20 {
+        target.good().await;
+    }
+    drop(held);
+    let (log, _, _) = target.stop();
+    assert!(log.contains("may open only 300 files"), "{log}");
+    assert!(!log.contains("could not be accepted"), "{log}");
+}
+
+#[tokio::test]
 async fn bodies_that_a_proxy_brings_slowly_count_for_the_address_behind_it() {
     let target = Target::start("body_timeout = \"10m\"\nmax_connections_per_address = 3\n");
     let from = |addr: &str| format!("x-forwarded-for: {addr}\r\n");

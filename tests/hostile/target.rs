@@ -31,10 +31,27 @@ pub(crate) struct Target {
 impl Target {
     /// With this under `[ingest]`.
     pub(crate) fn start(ingest: &str) -> Self {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let program = Program::configured(&format!(
+        Self::run(|| Self::program(ingest))
+    }
+
+    /// The same where it may not have more files open than this.
+    pub(crate) fn start_with_files(files: u16) -> Self {
+        Self::run(|| {
+            let mut program = Self::program("");
+            program.files = Some(files);
+            program
+        })
+    }
+
+    fn program(ingest: &str) -> Program {
+        Program::configured(&format!(
             "trusted_proxies = [\"127.0.0.0/8\"]\n[sources.kie]\nhmac_keys = [\"{KEY}\"]\n[ingest]\n{ingest}"
-        ));
+        ))
+    }
+
+    fn run(program: impl FnOnce() -> Program) -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let program = program();
         let serving = program.serve(&["--log-level", "warn,reelhook::cli=info"]);
         Self {
             addr: serving.addr,

@@ -14,6 +14,8 @@ use super::PATIENCE;
 /// A working directory in which the program is run.
 pub(crate) struct Program {
     dir: TempDir,
+    /// More than that it may not have open, and it cannot raise that.
+    pub(crate) files: Option<u16>,
 }
 
 /// How a run ended.
@@ -28,6 +30,7 @@ impl Program {
     pub(crate) fn new() -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
+            files: None,
         }
     }
 
@@ -116,7 +119,11 @@ impl Program {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_reelhook"));
+        let program = env!("CARGO_BIN_EXE_reelhook");
+        let mut command = Command::new(if self.files.is_some() { "sh" } else { program });
+        if let Some(files) = self.files {
+            command.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\""), program]);
+        }
         command
             .current_dir(self.dir.path())
             .env_clear()
