@@ -9,6 +9,9 @@ use sha2::Sha256;
 /// What both servers verify with.
 pub(crate) const KEY: &str = "benchmark-key-0123456789";
 
+/// What neither verifies with.
+pub(crate) const WRONG_KEY: &str = "some-other-key-0123456789";
+
 /// A task id in the provider's form: 32 hexadecimal digits.
 const ID: &str = "IIIIIIIIIIIIIIIIIIIIIIIIIIIIIIII";
 /// A signature's place: 32 bytes in Base64.
@@ -28,20 +31,25 @@ pub(crate) struct Callbacks {
 impl Callbacks {
     /// `seed` makes the ids those of one connection alone; the announced files lie on `port` of this machine.
     pub(crate) fn new(seed: u64, port: u16) -> Self {
+        Self::signed(KEY, seed, port, "")
+    }
+
+    /// The same with another key, and with more header lines, each ending in CR LF.
+    pub(crate) fn signed(key: &str, seed: u64, port: u16, lines: &str) -> Self {
         let timestamp = (Clock::system().now() / 1000).to_string();
         let body = body(port);
         let length = body.len();
         let request = format!(
             "POST /callbacks/kie HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: node\r\nAccept: */*\r\n\
              Content-Type: application/json\r\nX-Webhook-Timestamp: {timestamp}\r\n\
-             X-Webhook-Signature: {SIGNATURE}\r\nContent-Length: {length}\r\n\r\n{body}"
+             X-Webhook-Signature: {SIGNATURE}\r\n{lines}Content-Length: {length}\r\n\r\n{body}"
         );
         Self {
             ids_at: request.match_indices(ID).map(|(at, _)| at).collect(),
             signature_at: request.find(SIGNATURE).expect("it is in the head"),
             request: request.into_bytes(),
             timestamp,
-            keyed: Hmac::new_from_slice(KEY.as_bytes()).expect("HMAC takes a key of any length"),
+            keyed: Hmac::new_from_slice(key.as_bytes()).expect("HMAC takes a key of any length"),
             random: seed,
         }
     }

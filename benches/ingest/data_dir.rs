@@ -33,9 +33,18 @@ impl DataDir {
     /// An empty one below `parent`. Everything is at its default, logs included, but for what keeps downloads out of the
     /// picture.
     pub(crate) fn below(parent: &Path) -> anyhow::Result<Self> {
+        Self::with("", parent)
+    }
+
+    /// The same of a server that believes proxies on this machine.
+    pub(crate) fn behind_proxies(parent: &Path) -> anyhow::Result<Self> {
+        Self::with("trusted_proxies = [\"127.0.0.0/8\"]", parent)
+    }
+
+    fn with(keys: &str, parent: &Path) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir_in(parent)?;
         let text = format!(
-            "listen = \"127.0.0.1:0\"\ndata_dir = '{}'\n[sources.kie]\nhmac_keys = [\"{KEY}\"]\n\
+            "listen = \"127.0.0.1:0\"\ndata_dir = '{}'\n{keys}\n[sources.kie]\nhmac_keys = [\"{KEY}\"]\n\
              [egress]\nallow_cidrs = [\"127.0.0.0/8\"]\n\
              [downloads]\nconcurrency = 1\nper_host = 1\nidle_timeout = \"10m\"\n",
             dir.path().display()

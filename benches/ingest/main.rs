@@ -93,7 +93,14 @@ impl Args {
             Part::Peers => self.peers,
             _ => true,
         };
-        let mut parts = vec![Part::Closed, Part::Open, Part::Burst, Part::Stored, Part::Peers];
+        let mut parts = vec![
+            Part::Closed,
+            Part::Open,
+            Part::Burst,
+            Part::Hostile,
+            Part::Stored,
+            Part::Peers,
+        ];
         parts.retain(wanted);
         parts
     }

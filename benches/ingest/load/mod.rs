@@ -4,10 +4,12 @@ mod burst;
 mod closed;
 mod open;
 pub(crate) mod query;
+mod siege;
 
 pub(crate) use burst::{Burst, Bursts};
 pub(crate) use closed::ClosedLoop;
 pub(crate) use open::OpenLoop;
+pub(crate) use siege::Outsiders;
 
 use std::time::{Duration, Instant};
 

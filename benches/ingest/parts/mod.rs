@@ -2,6 +2,7 @@
 
 mod burst;
 mod closed;
+mod hostile;
 mod open;
 mod peers;
 mod stored;
@@ -33,6 +34,7 @@ pub(crate) enum Part {
     Closed,
     Open,
     Burst,
+    Hostile,
     Stored,
     Peers,
 }
@@ -70,6 +72,7 @@ pub(crate) async fn measure(args: &Args) -> anyhow::Result<Report> {
             Part::Closed => report.closed = bench.closed().await?,
             Part::Open => report.open = bench.open(&report.closed).await?,
             Part::Burst => report.burst = Some(bench.burst().await?),
+            Part::Hostile => report.hostile = Some(bench.hostile().await?),
             Part::Stored => report.stored = bench.stored().await?,
             Part::Peers => report.peers = Some(bench.peers().await?),
         }
@@ -84,6 +87,7 @@ fn planned(part: Part, args: &Args) -> f64 {
         Part::Closed => closed::planned(args),
         Part::Open => open::planned(args),
         Part::Burst => burst::planned(),
+        Part::Hostile => hostile::planned(args),
         Part::Stored => stored::planned(args),
         Part::Peers => peers::planned(args),
     }

@@ -3,12 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::numbers::{mebibytes, millis, tasks};
-use super::{Closed, Report, Side, Stored};
+use super::{Besieged, Closed, Report, Side, Stored};
 
 const LEAST_RATIO: f64 = 0.5;
 const LEAST_KEPT_RATE: f64 = 0.85;
 const MEMORY: u64 = 120 << 20;
 const LONGEST_START_US: u32 = 300_000;
+const SIEGE_LIMIT: &str = "≤ 2 × the quiet one + 10 ms";
 /// The demands on speed hold for this many stored tasks, those on the start for so many.
 const MANY: u64 = 1_000_000;
 const VERY_MANY: u64 = 5_000_000;
@@ -27,14 +28,16 @@ pub(crate) struct Criterion {
 type Verdict = Option<(String, bool)>;
 
 pub(super) fn criteria(report: &Report) -> Vec<Criterion> {
-    vec![
+    let mut criteria = vec![
         ratio(report, 64),
         ratio(report, 256),
         latency(report),
         kept_rate(report),
         memory(report),
         start(report),
-    ]
+    ];
+    criteria.extend(under_siege(report));
+    criteria
 }
 
 fn criterion(demand: impl Into<String>, limit: impl Into<String>, verdict: Verdict) -> Criterion {
@@ -74,6 +77,23 @@ fn latency(report: &Report) -> Criterion {
     criterion("p99, 64 connections", text, verdict)
 }
 
+/// One for each kind of outsiders that was tried.
+fn under_siege(report: &Report) -> Vec<Criterion> {
+    let Some(hostile) = &report.hostile else {
+        return vec![criterion("p99 under attack", SIEGE_LIMIT, None)];
+    };
+    let limit = 2 * hostile.quiet.p99_us + 10_000;
+    let of = |besieged: &Besieged| {
+        let p99 = besieged.side.p99_us;
+        criterion(
+            format!("p99 of good callbacks, {}", besieged.by),
+            format!("{SIEGE_LIMIT} = {}", millis(limit)),
+            Some((millis(p99), p99 <= limit)),
+        )
+    };
+    hostile.besieged.iter().map(of).collect()
+}
+
 fn kept_rate(report: &Report) -> Criterion {
     let measured = report.stored.iter().find(|stored| stored.tasks == MANY);
     let verdict = measured.map(|stored| {
@@ -103,7 +123,9 @@ fn memory(report: &Report) -> Criterion {
         .map(|side: &Side| side.peak_memory);
     let burst = report.burst.iter().map(|burst| burst.reelhook.peak_memory);
     let stored = report.stored.iter().map(|stored: &Stored| stored.peak_memory);
-    let peak = rounds.chain(burst).chain(stored).max();
+    let besieged = report.hostile.iter().flat_map(|hostile| &hostile.besieged);
+    let besieged = besieged.map(|besieged| besieged.side.peak_memory);
+    let peak = rounds.chain(burst).chain(stored).chain(besieged).max();
     let verdict = peak.map(|peak| (mebibytes(peak), peak < MEMORY));
     criterion(
         "most memory of all rounds",

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use comfy_table::Table;
 
 use super::numbers::{grouped, millis, tasks, thousands};
-use super::{BurstPair, Closed, Open, Peers, Report, Stored, plots, tables};
+use super::{BurstPair, Closed, Hostile, Open, Peers, Report, Stored, plots, tables};
 
 /// What one part showed.
 pub(super) struct Section {
@@ -50,6 +50,7 @@ pub(super) fn sections(report: &Report) -> Vec<Section> {
         sections.push(open(&report.open));
     }
     sections.extend(report.burst.as_ref().map(burst));
+    sections.extend(report.hostile.as_ref().map(hostile));
     sections.extend(report.stored.iter().map(stored));
     sections.extend(report.peers.as_ref().map(peers));
     sections
@@ -161,6 +162,21 @@ fn burst(burst: &BurstPair) -> Section {
             burst.size, burst.times
         ),
         tables: vec![tables::burst(burst)],
+        after: String::new(),
+    }
+}
+
+fn hostile(hostile: &Hostile) -> Section {
+    Section {
+        title: "Under attack".to_owned(),
+        plot: None,
+        before: format!(
+            "Open loop, {} good callbacks a second, while outsiders hold sockets open (a third idle, a third with half a \
+             head, a third with all but the last byte of a body; new ones for those that are closed), or send badly signed \
+             callbacks on 64 connections as fast as they are refused.",
+            hostile.per_second
+        ),
+        tables: vec![tables::hostile(hostile)],
         after: String::new(),
     }
 }

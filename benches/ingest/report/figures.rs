@@ -70,6 +70,22 @@ pub(crate) struct BurstSide {
     pub(crate) acknowledged: u64,
 }
 
+/// What outsiders cost good callbacks.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Hostile {
+    /// The rate that good callbacks were due at.
+    pub(crate) per_second: u32,
+    pub(crate) quiet: Side,
+    pub(crate) besieged: Vec<Besieged>,
+}
+
+/// Good callbacks while outsiders were at work.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Besieged {
+    pub(crate) by: String,
+    pub(crate) side: Side,
+}
+
 /// What many stored tasks cost.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Stored {

@@ -9,7 +9,9 @@ mod svg;
 mod tables;
 
 pub(crate) use acceptance::Criterion;
-pub(crate) use figures::{BurstPair, BurstSide, Closed, Open, Pair, PeerFigures, Peers, Query, Side, Stored};
+pub(crate) use figures::{
+    Besieged, BurstPair, BurstSide, Closed, Hostile, Open, Pair, PeerFigures, Peers, Query, Side, Stored,
+};
 
 use std::fs;
 use std::path::Path;
@@ -33,6 +35,8 @@ pub(crate) struct Report {
     pub(crate) closed: Vec<Closed>,
     pub(crate) open: Vec<Open>,
     pub(crate) burst: Option<BurstPair>,
+    #[serde(default)]
+    pub(crate) hostile: Option<Hostile>,
     pub(crate) stored: Vec<Stored>,
     pub(crate) peers: Option<Peers>,
 }
@@ -60,6 +64,7 @@ impl Report {
             closed: Vec::new(),
             open: Vec::new(),
             burst: None,
+            hostile: None,
             stored: Vec::new(),
             peers: None,
         }

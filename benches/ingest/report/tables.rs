@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::numbers::{mebibytes, millis, thousands};
-use super::{BurstPair, BurstSide, Closed, Criterion, Open, Peers, Side, Stored};
+use super::{BurstPair, BurstSide, Closed, Criterion, Hostile, Open, Peers, Side, Stored};
 
 /// An empty one whose first `left` columns are text.
 fn table(header: &[&str], left: usize) -> Table {
@@ -140,6 +140,24 @@ fn burst_row(name: &str, side: &BurstSide) -> Vec<String> {
         millis(side.p99_us),
         mebibytes(side.peak_memory),
     ]
+}
+
+pub(super) fn hostile(hostile: &Hostile) -> Table {
+    let header = ["", "p50", "p99", "p99.9", "longest", "memory"];
+    let mut table = table(&header, 1);
+    let quiet = ("nobody else", &hostile.quiet);
+    let besieged = hostile
+        .besieged
+        .iter()
+        .map(|besieged| (besieged.by.as_str(), &besieged.side));
+    for (name, side) in std::iter::once(quiet).chain(besieged) {
+        let mut row = vec![name.to_owned()];
+        row.extend(latencies(side));
+        row.push(millis(side.max_us));
+        row.push(mebibytes(side.peak_memory));
+        table.add_row(row);
+    }
+    table
 }
 
 pub(super) fn stored(stored: &Stored) -> Table {
