@@ -3,7 +3,7 @@
 use std::future;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, HttpBody};
 use axum::http::request::Parts;
@@ -26,6 +26,10 @@ use crate::provider::TaskId;
 
 /// What a provider wants to hear.
 const SUCCESS: &[u8] = br#"{"code":200,"msg":"success"}"#;
+
+/// How long the refusal of a callback is held back that is past the rate at which refusals are noted: whoever floods us waits
+/// for each answer, and good callbacks keep the processor.
+const FLOOD_PAUSE: Duration = Duration::from_millis(100);
 
 /// Whether a path is that of a callback.
 pub(super) fn is_callback(path: &str) -> bool {
@@ -58,12 +62,12 @@ where
     let remote = client_addr(peer_ip, &headers, &app.settings.trusted_proxies);
     let sources = app.ingest.sources();
     if let Err(problem) = admit(sources.get(&*source), &method, (peer_ip, &headers)) {
-        return unread(app, &source, (remote, started), problem);
+        return unread(app, &source, (remote, started), problem).await;
     }
     let via_proxy = (remote != peer_ip).then_some(remote);
     let read = match read_body(app, body, via_proxy).await {
         Ok(read) => read,
-        Err(problem) => return unread(app, &source, (remote, started), problem.closing()),
+        Err(problem) => return unread(app, &source, (remote, started), problem.closing()).await,
     };
     let arrival = Arrival {
         sources: &sources,
@@ -87,7 +91,12 @@ where
             }
             success()
         }
-        Err(refusal) => Problem::from(refusal).into_response(),
+        Err(refusal) => {
+            if !receipt.noted {
+                tokio::time::sleep(FLOOD_PAUSE).await;
+            }
+            Problem::from(refusal).into_response()
+        }
     }
 }
 
@@ -99,10 +108,12 @@ fn success() -> Response {
 }
 
 /// Logs and answers what was refused without its body.
-fn unread(app: &App, source: &str, (remote, started): (IpAddr, Instant), problem: Problem) -> Response {
+async fn unread(app: &App, source: &str, (remote, started): (IpAddr, Instant), problem: Problem) -> Response {
     let duration_ms = elapsed_ms(started);
     if app.ingest.notes_refusal(remote) {
         tracing::warn!(source, reason = problem.code(), duration_ms, %remote, "callback refused");
+    } else {
+        tokio::time::sleep(FLOOD_PAUSE).await;
     }
     problem.into_response()
 }

@@ -75,7 +75,7 @@ pub struct Receipt {
     pub task_id: Option<TaskId>,
     /// Recorded (whatever the verdict), or why not.
     pub result: Result<Recorded, Refusal>,
-    /// Whether to log it: false past the rate at which refusals are noted.
+    /// Whether to log it: false past the rate at which refusals are noted; their answers are held back, too.
     pub noted: bool,
 }
 
