@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use super::fields::{Fields, cut, for_each_element, is_array, with_object};
+use super::fields::{Fields, for_each_element, is_array, with_object};
 use super::urls::for_each_url;
 use super::{FLUX_ORIGIN_LIFETIME, LIFETIME, MARKET_LIFETIME, MAX_MEDIA, MAX_URL_BYTES};
 use crate::provider::{Media, MediaFault, Role};
@@ -182,12 +182,16 @@ impl Found {
     fn into_media(self) -> Vec<Media> {
         let announced = self.announced;
         let numbered = PLACES.iter().zip(self.by_role).flat_map(|((role, _), listed)| {
-            (0..).zip(listed).map(|(n, (url, lifetime))| Media {
-                role: *role,
-                n,
-                fault: (url.len() > MAX_URL_BYTES).then_some(MediaFault::UrlTooLong),
-                url: cut(&url, MAX_URL_BYTES).to_owned(),
-                lifetime,
+            (0..).zip(listed).map(|(n, (mut url, lifetime))| {
+                let fault = (url.len() > MAX_URL_BYTES).then_some(MediaFault::UrlTooLong);
+                url.truncate(url.floor_char_boundary(MAX_URL_BYTES));
+                Media {
+                    role: *role,
+                    n,
+                    url,
+                    lifetime,
+                    fault,
+                }
             })
         });
         let mut media: Vec<Media> = numbered.take(MAX_MEDIA + 1).collect();
