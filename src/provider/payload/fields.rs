@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// How many fields of one object are kept; no documented object has more than about thirty.
@@ -32,6 +32,17 @@ impl<'a> Fields<'a> {
     /// Reads `text`, which must be one JSON object and nothing after it.
     pub(super) fn parse(text: &'a str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text)
+    }
+
+    /// Reads an object around one object called `inner` in one pass: the fields beside `inner`, and its own.
+    ///
+    /// `None` if `text` is anything else, be it no JSON, or is so unusual that it has to be read with more care: more
+    /// fields than are kept, or control characters in their names.
+    pub(super) fn parse_enclosing(text: &'a str, inner: &'static str) -> Option<(Self, Self)> {
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let both = deserializer.deserialize_map(EnclosingVisitor { inner }).ok()?;
+        deserializer.end().ok()?;
+        Some(both)
     }
 
     /// The fields of `raw`, unless it is something else than an object.
@@ -241,6 +252,46 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     }
 }
 
+struct EnclosingVisitor {
+    inner: &'static str,
+}
+
+impl EnclosingVisitor {
+    /// Whether `fields` are all there were, and named as JSON permits: names are read without looking for control
+    /// characters.
+    fn is_usual(fields: &Fields<'_>) -> bool {
+        let is_plain = |name: &str| !name.bytes().any(|byte| byte.is_ascii_control());
+        fields.entries.len() < MAX_FIELDS && fields.entries().all(|(name, _)| is_plain(name))
+    }
+}
+
+impl<'de> Visitor<'de> for EnclosingVisitor {
+    type Value = (Fields<'de>, Fields<'de>);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an object around one {}", self.inner)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut outer, mut inner) = (Fields::default(), None);
+        while let Some(Text(name)) = map.next_key()? {
+            if name == self.inner {
+                if inner.replace(map.next_value()?).is_some() {
+                    return Err(A::Error::duplicate_field(self.inner));
+                }
+            } else if outer.entries.len() < MAX_FIELDS {
+                outer.push(name, map.next_value()?);
+            } else {
+                return Err(A::Error::invalid_length(MAX_FIELDS, &self));
+            }
+        }
+        inner
+            .filter(|inner| Self::is_usual(&outer) && Self::is_usual(inner))
+            .map(|inner| (outer, inner))
+            .ok_or_else(|| A::Error::custom("another shape"))
+    }
+}
+
 struct Elements<F>(F);
 
 impl<'de, F: FnMut(&'de RawValue)> Visitor<'de> for Elements<F> {
@@ -296,6 +347,42 @@ mod tests {
         let fields = Fields::parse(&text).unwrap();
         assert_eq!(fields.all("taskId").count(), 2);
         assert!(fields.entries().count() <= MAX_FIELDS + MAX_DECISIVE);
+    }
+
+    #[test]
+    fn an_object_around_another_is_read_in_one_pass() {
+        let (outer, inner) = Fields::parse_enclosing(r#"{"a":1,"in":{"b":[2],"in":3},"a":4}"#, "in").unwrap();
+        assert_eq!(
+            outer.entries().map(|(name, _)| name).collect::<Vec<_>>(),
+            ["a", "a"]
+        );
+        assert_eq!(
+            inner.entries().map(|(name, _)| name).collect::<Vec<_>>(),
+            ["b", "in"]
+        );
+        assert_eq!((outer.integer("a"), inner.integer("in")), (Some(4), Some(3)));
+    }
+
+    #[test]
+    fn what_wants_more_care_is_left_to_another() {
+        let many = "\"k\":0,".repeat(MAX_FIELDS);
+        for text in [
+            "{}",
+            "[]",
+            r#"{"a":1}"#,
+            r#"{"in":null}"#,
+            r#"{"in":[{}]}"#,
+            r#"{"in":{},"in":{}}"#,
+            r#"{"in":{},"\u0069n":{}}"#,
+            r#"{"in":{}} x"#,
+            r#"{"in":{},}"#,
+            "{\"in\":{},\"line\nbreak\":1}",
+            "{\"in\":{\"line\nbreak\":1}}",
+            &format!(r#"{{{many}"in":{{}},"x":1}}"#),
+            &format!("{{\"in\":{{{many}\"line\nbreak\":1}}}}"),
+        ] {
+            assert!(Fields::parse_enclosing(text, "in").is_none(), "{text:?}");
+        }
     }
 
     #[test]

@@ -97,13 +97,22 @@ impl<'a> Document<'a> {
     pub fn parse(body: &'a [u8]) -> Result<Self, PayloadError> {
         let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
         let text = std::str::from_utf8(body).map_err(|error| PayloadError::not_json(&error))?;
-        let whole: &RawValue = serde_json::from_str(text).map_err(|error| PayloadError::not_json(&error))?;
-        let top =
-            Fields::of(whole).ok_or_else(|| PayloadError::not_json(&"the top level is something else"))?;
-        let mut datas: Vec<Fields<'a>> = top.all("data").filter_map(Fields::of).collect();
+        let (top, mut datas) = match Fields::parse_enclosing(text, "data") {
+            Some((top, data)) => (top, vec![data]),
+            None => Self::parse_unusual(text)?,
+        };
         let task_id = settle_task_id(&top, &datas)?;
         let data = datas.pop().unwrap_or_default();
         Ok(Self { task_id, top, data })
+    }
+
+    /// The fields of `text` and of every object called `data` in it, or what is wrong with it.
+    fn parse_unusual(text: &'a str) -> Result<(Fields<'a>, Vec<Fields<'a>>), PayloadError> {
+        let whole: &RawValue = serde_json::from_str(text).map_err(|error| PayloadError::not_json(&error))?;
+        let top =
+            Fields::of(whole).ok_or_else(|| PayloadError::not_json(&"the top level is something else"))?;
+        let datas = top.all("data").filter_map(Fields::of).collect();
+        Ok((top, datas))
     }
 
     /// The id on which all places agree. Verify this one, and use no other afterwards.
@@ -230,6 +239,8 @@ mod tests {
             r#"{"taskId":"a""#,
             r#"{"taskId":'a'}"#,
             "{\"taskId\":\"a\",\"msg\":\"line\nbreak\"}",
+            "{\"taskId\":\"a\",\"line\nbreak\":1,\"data\":{}}",
+            "{\"taskId\":\"a\",\"data\":{\"line\nbreak\":1}}",
         ] {
             assert_eq!(reason(body), "not_json", "{body:?}");
         }
