@@ -50,13 +50,18 @@ impl Clock {
     }
 }
 
+fn system_now() -> Millis {
+    millis(since_1970())
+}
+
+/// How long ago 1970 was, by the system's clock: for log lines, which tell microseconds.
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the one home of the system's clock"
 )]
-fn system_now() -> Millis {
+pub fn since_1970() -> Duration {
     // A clock set before 1970 reads as the epoch: wrong, but ordered and harmless.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// A duration in whole milliseconds, saturating.

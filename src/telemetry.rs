@@ -9,6 +9,10 @@ use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use line::{Line, LineFields};
+
+mod line;
+
 /// The shape of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -60,16 +64,20 @@ pub fn init(format: Format, level: &str) -> Result<Guard, BadFilter> {
         .with_env_filter(filter)
         .with_writer(writer);
     // An error means only that a subscriber is there already.
+    let colour = || anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
     let _ = match format {
-        Format::Text => {
-            let colour = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
-            lines
-                .compact()
-                .with_target(false)
-                .with_ansi(colour)
-                .finish()
-                .try_init()
-        }
+        Format::Text if colour() => lines
+            .compact()
+            .with_target(false)
+            .with_ansi(true)
+            .finish()
+            .try_init(),
+        Format::Text => lines
+            .with_ansi(false)
+            .event_format(Line::new())
+            .fmt_fields(LineFields)
+            .finish()
+            .try_init(),
         Format::Json => lines
             .json()
             .flatten_event(true)
