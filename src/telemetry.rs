@@ -5,13 +5,16 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use line::{Line, LineFields};
-
 mod line;
+mod output;
+
+use line::{Line, LineFields};
+use output::Output;
+
+pub use output::Guard;
 
 /// The shape of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,18 +39,6 @@ pub struct BadFilter {
     detail: Option<String>,
 }
 
-/// Lines that may wait to be written; further ones are dropped, for no callback waits for whoever reads the log.
-const WAITING_LINES: usize = 16 * 1024;
-/// Bytes written at once.
-const WRITTEN_AT_ONCE: usize = 64 * 1024;
-
-/// Has the last lines written when it is dropped.
-#[must_use = "the last lines are written when it is dropped"]
-#[derive(Debug)]
-pub struct Guard {
-    _worker: WorkerGuard,
-}
-
 /// Sends all log lines to standard error from now on, by a thread of their own, until the guard is dropped. If something
 /// else already does (as in tests), that stays.
 ///
@@ -55,14 +46,10 @@ pub struct Guard {
 /// which is then taken as it is.
 pub fn init(format: Format, level: &str) -> Result<Guard, BadFilter> {
     let filter = filter(level)?;
-    let (writer, worker) = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(WAITING_LINES)
-        .thread_name("log")
-        .finish(io::BufWriter::with_capacity(WRITTEN_AT_ONCE, io::stderr()));
+    let (output, guard) = Output::start(io::stderr());
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(writer);
+        .with_writer(output);
     // An error means only that a subscriber is there already.
     let colour = || anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
     let _ = match format {
@@ -85,7 +72,7 @@ pub fn init(format: Format, level: &str) -> Result<Guard, BadFilter> {
             .finish()
             .try_init(),
     };
-    Ok(Guard { _worker: worker })
+    Ok(guard)
 }
 
 /// Whether [`init`] would take this level.
