@@ -16,11 +16,15 @@ use reelhook::store::expect::Expectation;
 use reelhook::store::record::{Binding, Content, NewDelivery, Recorded, Verified, Via};
 use reelhook::store::tasks::{TaskFilter, TaskRecord};
 use sha2::{Digest, Sha256};
-use sqlx::SqlSafeStr as _;
 use tempfile::TempDir;
 
+#[path = "store/claims.rs"]
+mod claims;
+#[path = "store/migrations.rs"]
+mod migrations;
 #[path = "store/retention.rs"]
 mod retention;
+mod soundness;
 
 struct Bench {
     store: Store,
@@ -68,6 +72,13 @@ impl Bench {
     async fn number(&self, sql: &'static str) -> i64 {
         let mut connection = connect(self.dir.path()).await;
         sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+    }
+
+    /// What must hold of every database holds of this one.
+    async fn is_sound(&self) {
+        for (wrong, sql) in soundness::WRONGS {
+            assert_eq!(self.number(sql).await, 0, "{wrong}");
+        }
     }
 
     async fn receive(&self, body: &str) -> Recorded {
@@ -225,6 +236,7 @@ async fn two_hundred_identical_callbacks_give_one_task_and_two_hundred_counts() 
         21,
         "one accepted row and twenty duplicates are kept"
     );
+    bench.is_sound().await;
 }
 
 #[tokio::test]
@@ -390,38 +402,6 @@ async fn a_stale_lease_cannot_settle_a_download() {
 }
 
 #[tokio::test]
-async fn the_cap_per_host_leaves_room_for_other_hosts() {
-    let bench = Bench::new().await;
-    bench
-        .receive(&success(
-            "slow",
-            &[
-                "https://slow.example/1",
-                "https://slow.example/2",
-                "https://slow.example/3",
-            ],
-        ))
-        .await;
-    bench.receive(&success("fast", &["https://fast.example/1"])).await;
-    let mut hosts = Vec::new();
-    while let Some(claimed) = bench.store.claim_download(LEASE, 2).await.unwrap() {
-        hosts.push(claimed.task_id.to_string());
-    }
-    hosts.sort();
-    assert_eq!(hosts, ["fast", "slow", "slow"]);
-}
-
-#[tokio::test]
-async fn the_earliest_deadline_is_claimed_first() {
-    let bench = Bench::new().await;
-    bench.receive(&success("long", &["https://a.example/1"])).await;
-    let flux = r#"{"code":200,"msg":"ok","data":{"taskId":"short","info":{"originImageUrl":"https://b.example/1.png","resultImageUrl":""}}}"#;
-    bench.receive(flux).await;
-    let claimed = bench.store.claim_download(LEASE, 4).await.unwrap().unwrap();
-    assert_eq!(claimed.task_id.as_str(), "short");
-}
-
-#[tokio::test]
 async fn a_deleted_task_is_not_revived_by_a_late_callback() {
     let bench = Bench::new().await;
     let body = success("t", &["https://cdn.example/a.mp4"]);
@@ -548,47 +528,6 @@ async fn pages_step_over_the_gaps_that_deleted_rows_left() {
 }
 
 #[tokio::test]
-async fn downloads_that_wait_are_claimed_when_they_fall_due_and_hide_no_others() {
-    let bench = Bench::new().await;
-    let urls: Vec<String> = (0..60).map(|n| format!("https://down.example/{n}.mp4")).collect();
-    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
-    for task in 0..6 {
-        bench.receive(&success(&format!("down{task}"), &urls)).await;
-    }
-    let later = bench.clock.now() + 600_000;
-    let put_off = Settlement::Released {
-        at: later,
-        error: None,
-    };
-    while let Some(claimed) = bench.store.claim_download(LEASE, 4).await.unwrap() {
-        let settled = bench.store.settle_download(claimed.lease, put_off.clone()).await;
-        assert_eq!(settled.unwrap(), Settled::Done);
-    }
-    assert_eq!(bench.store.next_download_due().await.unwrap(), Some(later));
-    assert_eq!(
-        bench.store.counts().await.unwrap().oldest_queued_at,
-        Some(bench.clock.now())
-    );
-    bench.receive(&success("up", &["https://up.example/1.mp4"])).await;
-    let claimed = bench.store.claim_download(LEASE, 1).await.unwrap().unwrap();
-    assert_eq!(claimed.task_id.as_str(), "up");
-    assert!(bench.store.claim_download(LEASE, 1).await.unwrap().is_none());
-
-    // Now they are due, one at a time of their host, and another host's that waited less long is not hidden by them.
-    let put_off = Settlement::Released {
-        at: later + 1,
-        error: None,
-    };
-    bench.store.settle_download(claimed.lease, put_off).await.unwrap();
-    bench.clock.advance(Duration::from_secs(601));
-    let first = bench.store.claim_download(LEASE, 1).await.unwrap().unwrap();
-    let second = bench.store.claim_download(LEASE, 1).await.unwrap().unwrap();
-    assert!(first.task_id.as_str().starts_with("down"));
-    assert_eq!(second.task_id.as_str(), "up");
-    assert!(bench.store.claim_download(LEASE, 1).await.unwrap().is_none());
-}
-
-#[tokio::test]
 async fn a_database_from_a_newer_version_is_refused() {
     let bench = Bench::new().await;
     bench.sabotage("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (999, 'x', 1, x'00', 0)").await;
@@ -695,6 +634,7 @@ async fn accepting_a_reused_signature_closes_the_conflict_where_it_was_counted()
         .unwrap();
     let task = bench.task("t").await.unwrap();
     assert_eq!((task.conflicts, task.outcomes.len(), task.files.len()), (0, 2, 2));
+    bench.is_sound().await;
 }
 
 #[tokio::test]
@@ -710,27 +650,7 @@ async fn the_state_of_a_task_follows_its_base_video_once_that_is_expected() {
     bench.expect("t").await;
     let task = bench.task("t").await.unwrap();
     assert_eq!((task.state.as_str(), task.is_settled()), ("pending", false));
-}
-
-#[tokio::test]
-async fn a_backlog_of_one_busy_host_hides_no_other_host() {
-    let bench = Bench::new().await;
-    for task in 0..6 {
-        let urls: Vec<String> = (0..60)
-            .map(|n| format!("https://busy.example/{task}/{n}.mp4"))
-            .collect();
-        let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
-        bench.receive(&success(&format!("busy{task}"), &urls)).await;
-    }
-    bench.clock.advance(Duration::from_secs(1));
-    bench
-        .receive(&success("free", &["https://free.example/1.mp4"]))
-        .await;
-    let first = bench.store.claim_download(LEASE, 1).await.unwrap().unwrap();
-    let second = bench.store.claim_download(LEASE, 1).await.unwrap().unwrap();
-    assert!(first.task_id.as_str().starts_with("busy"));
-    assert_eq!(second.task_id.as_str(), "free");
-    assert!(bench.store.claim_download(LEASE, 1).await.unwrap().is_none());
+    bench.is_sound().await;
 }
 
 #[tokio::test]
@@ -766,6 +686,7 @@ async fn a_retry_leaves_superseded_files_alone() {
     let task = bench.task("t").await.unwrap();
     assert_eq!((task.state.as_str(), task.media.as_str()), ("failed", "failed"));
     assert_eq!(bench.store.retry_task(task.row).await.unwrap(), 0);
+    bench.is_sound().await;
 }
 
 #[tokio::test]
@@ -801,6 +722,7 @@ async fn a_success_after_an_accepted_failure_keeps_what_is_stored_and_fetches_it
             ("result-2.mp4", "https://cdn.example/c.mp4", "queued"),
         ]
     );
+    bench.is_sound().await;
 }
 
 #[tokio::test]
@@ -820,6 +742,32 @@ async fn a_row_that_cannot_be_read_costs_no_callback() {
 }
 
 #[tokio::test]
+async fn a_task_without_room_for_another_row_fails_alone() {
+    let bench = Bench::new().await;
+    let full = bench.receive(&success("full", &["https://cdn.example/1"])).await;
+    let next = bench.receive(&success("next", &["https://cdn.example/2"])).await;
+    assert_eq!((full.queued, next.queued), (1, 1));
+    bench
+        .sabotage("UPDATE downloads SET id = (1 << 24) + 16777215 WHERE task = 1")
+        .await;
+    let mut four_k = bench.delivery(&success("full", &["https://cdn.example/3"]));
+    if let Content::Verified(verified) = &mut four_k.content {
+        verified.kind = "4k".parse().unwrap();
+    }
+    let (refused, other) = futures_util::future::join(
+        bench.store.record_delivery(four_k),
+        bench.store.record_delivery(bench.delivery(&failure("other"))),
+    )
+    .await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("task 1 has no room"), "{refused}");
+    assert_eq!(other.unwrap().verdict, Verdict::Accepted);
+    assert_eq!(bench.task("full").await.unwrap().files.len(), 1);
+    assert_eq!(bench.task("next").await.unwrap().files.len(), 1);
+    bench.is_sound().await;
+}
+
+#[tokio::test]
 async fn accepted_conflicts_make_room_for_others() {
     let bench = Bench::new().await;
     bench
@@ -833,68 +781,5 @@ async fn accepted_conflicts_make_room_for_others() {
         bench.store.accept_delivery(delivery).await.unwrap();
     }
     assert_eq!(bench.task("t").await.unwrap().conflicts, 0);
-}
-
-/// A database as the version before left it, with a conflict, a duplicate and a rejected delivery.
-const FIRST_VERSION: &str = "
-    INSERT INTO bodies (id, digest, bytes, refs) VALUES (1, zeroblob(32), CAST('shared' AS BLOB), 2), (2, x'01', CAST('other' AS BLOB), 1);
-    INSERT INTO tasks VALUES (1, 'kie', 't', 'succeeded', 'stored', NULL, NULL, 'a prompt', 1, 1, 1, 3, 1, 7);
-    INSERT INTO tasks VALUES (2, 'kie', 'expected', 'pending', 'none', 'veo', '{}', NULL, 1, NULL, 1, 0, 0, 8);
-    INSERT INTO outcomes (id, task, kind, idx, state, digest, has_media, accepted_rows, duplicate_rows, conflict_rows,
-                          conflicts, received_at)
-        VALUES (1, 1, 'video', 0, 'succeeded', zeroblob(32), 1, 1, 1, 1, 1, 1);
-    INSERT INTO downloads (id, task, kind, idx, role, n, name, url, host, state, deadline, next_at, attempts, bytes,
-                           sha256, content_type, storage_key, created_at, updated_at, change_seq)
-        VALUES (1, 1, 'video', 0, 'result', 0, 'result-0.mp4', 'https://x.example/1', 'x.example', 'stored', 9, 1, 1, 3,
-                zeroblob(32), 'video/mp4', 'kie/t/result-0.mp4', 1, 1, 7);
-    INSERT INTO deliveries (id, task, outcome, source, task_id, kind, idx, received_at, via, verdict, headers, body)
-        VALUES (1, 1, 1, 'kie', 't', 'video', 0, 1, 'callback', 'accepted', '{}', 1),
-               (2, 1, 1, 'kie', 't', 'video', 0, 1, 'callback', 'duplicate', '{}', 1),
-               (3, 1, 1, 'kie', 't', 'video', 0, 1, 'callback', 'conflict', '{}', 2);
-    INSERT INTO deliveries (id, source, received_at, via, verdict, reason, headers, body_sha256, size)
-        VALUES (4, 'kie', 1, 'callback', 'rejected', 'not_json', '{}', zeroblob(32), 300);
-    INSERT INTO bindings (key, source, kind, idx, body, expires_at)
-        VALUES (x'0101010101010101010101010101010101010101010101010101010101010101', 'kie', 'video', 0, zeroblob(32),
-                1795284446000);
-    UPDATE counters SET value = 8 WHERE name = 'change_seq';
-    UPDATE counters SET value = 4 WHERE name = 'delivery'";
-
-#[tokio::test]
-async fn a_database_of_the_first_version_is_taken_over_whole() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut old = connect(dir.path()).await;
-    let first = include_str!("../migrations/0001_init.sql");
-    let kind = sqlx::migrate::MigrationType::Simple;
-    let first = sqlx::migrate::Migration::new(1, "init".into(), kind, first.into_sql_str(), false);
-    let migrator = sqlx::migrate::Migrator::with_migrations(vec![first]);
-    migrator.run(&mut old).await.unwrap();
-    sqlx::raw_sql(FIRST_VERSION).execute(&mut old).await.unwrap();
-    sqlx::Connection::close(old).await.unwrap();
-
-    let bench = Bench::open_in(dir, Clock::manual(1_795_284_446_000)).await;
-    let task = bench.task("t").await.unwrap();
-    assert_eq!(
-        (task.deliveries, task.files.len(), task.outcomes.len()),
-        (3, 1, 1)
-    );
-    assert!(bench.task("expected").await.is_some());
-    for (id, body) in [(1, "shared"), (2, "shared"), (3, "other")] {
-        let delivery = bench.store.delivery(id).await.unwrap().unwrap();
-        assert_eq!(delivery.body.as_deref(), Some(body.as_bytes()));
-    }
-    assert_eq!(
-        bench.number("SELECT count(body) FROM deliveries").await,
-        2,
-        "the shared one once"
-    );
-    let counts = bench.store.counts().await.unwrap();
-    assert_eq!((counts.tasks["succeeded"], counts.tasks["pending"]), (1, 1));
-    assert_eq!((counts.files["stored"], counts.stored_bytes), (1, 3));
-    let accepted = bench.store.accept_delivery(3).await.unwrap();
-    assert_eq!(accepted, Accepted::NotAConflict, "its body says nothing");
-    // Ids go on where they were, and signatures stay bound.
-    let another = success("t", &["https://x.example/2"]);
-    let replayed = bench.receive_signed(&another, "4k", 1_795_284_446_000).await;
-    assert_eq!(replayed.reason, Some("signature_reused"));
-    assert_eq!(bench.receive(&failure("new")).await.delivery, Some(6));
+    bench.is_sound().await;
 }

@@ -18,7 +18,9 @@ use crate::media::MediaHost;
 use crate::wire::Connection;
 
 /// Columns that hold the number of a row, of this table or another, or count on with them.
-const NUMBERS: [&str; 4] = ["id", "task", "outcome", "change_seq"];
+const NUMBERS: [&str; 3] = ["id", "task", "change_seq"];
+/// Tables and their columns that hold the number of a row in its task's range.
+const IN_RANGES: [(&str, &str); 3] = [("outcomes", "id"), ("downloads", "id"), ("deliveries", "outcome")];
 /// Tables of sums: a multiple of what the pattern added, as `(table, name column, value column)`.
 const SUMS: [(&str, &str, &str); 1] = [("counters", "name", "value")];
 /// Tables of which a task of yesterday has no row.
@@ -142,7 +144,7 @@ async fn multiply(database: &mut SqliteConnection, table: &str, pattern: &str) -
     let (mut names, mut values) = (Vec::new(), Vec::new());
     for column in columns {
         let (name, kind): (String, String) = (column.try_get(0)?, column.try_get(1)?);
-        values.push(value(&name, &kind));
+        values.push(value(table, &name, &kind));
         names.push(name);
     }
     let (names, values) = (names.join(", "), values.join(", "));
@@ -161,9 +163,10 @@ async fn multiply(database: &mut SqliteConnection, table: &str, pattern: &str) -
 }
 
 /// What stands in a column of a clone; `?1` is the pattern's task id.
-fn value(name: &str, kind: &str) -> String {
+fn value(table: &str, name: &str, kind: &str) -> String {
     let column = format!("pattern.{name}");
     match kind {
+        "INTEGER" if IN_RANGES.contains(&(table, name)) => format!("{column} + (clones.n << 24)"),
         "INTEGER" if NUMBERS.contains(&name) => format!("{column} + clones.n"),
         "INTEGER" if name.ends_with("_at") => format!("{column} - clones.age"),
         "TEXT" => format!("replace({column}, ?1, clones.task_id)"),

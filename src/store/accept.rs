@@ -5,8 +5,8 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::downloads::parsed;
 use super::overrule::{self, Overruling};
 use super::record::{ROWS_PER_VERDICT, to_json};
-use super::writer::{Command, Reply, Tx, next};
-use super::{Store, StoreError, bodies, keys, summary, tasks};
+use super::writer::{Command, Reply, Tx};
+use super::{Store, StoreError, bodies, expect, keys, summary, tasks};
 use crate::clock::Millis;
 use crate::provider::encoding::decoded;
 use crate::provider::payload::Document;
@@ -68,7 +68,7 @@ pub(super) fn accept(tx: &mut Tx<'_>, delivery: i64) -> rusqlite::Result<Accepte
         return Ok(Accepted::NotAConflict);
     };
     let task = find_or_insert_task(tx, &winner)?;
-    let outcome = find_or_insert_outcome(tx, task, &winner)?;
+    let outcome = expect::outcome(tx, task, (&winner.kind, winner.index))?;
     let by = Overruling {
         kind: &winner.kind,
         index: winner.index,
@@ -76,7 +76,7 @@ pub(super) fn accept(tx: &mut Tx<'_>, delivery: i64) -> rusqlite::Result<Accepte
         received_at: winner.received_at,
     };
     overrule::files(tx, task, &by)?;
-    believe(tx, (task, outcome), &winner)?;
+    believe(tx, outcome, &winner)?;
     // One under a reused signature was counted where the signature was first used: both are settled.
     settle_conflicts(tx, task, outcome)?;
     let mut elsewhere = None;
@@ -84,8 +84,8 @@ pub(super) fn accept(tx: &mut Tx<'_>, delivery: i64) -> rusqlite::Result<Accepte
         settle_conflicts(tx, counted_task, counted_outcome)?;
         // Its row is one conflict less: there is room for another.
         tx.execute(
-            "UPDATE outcomes SET conflict_rows = max(conflict_rows - 1, 0) WHERE task = ?1 AND id = ?2",
-            params![counted_task, counted_outcome],
+            "UPDATE outcomes SET conflict_rows = max(conflict_rows - 1, 0) WHERE id = ?1",
+            params![counted_outcome],
         )?;
         elsewhere = Some(counted_task).filter(|counted| *counted != task);
     }
@@ -106,8 +106,8 @@ pub(super) fn accept(tx: &mut Tx<'_>, delivery: i64) -> rusqlite::Result<Accepte
 /// The conflicts that were counted on an outcome: still to be seen as such, but no longer open.
 fn settle_conflicts(tx: &Tx<'_>, task: i64, outcome: i64) -> rusqlite::Result<()> {
     tx.execute(
-        "UPDATE outcomes SET conflicts = 0 WHERE task = ?1 AND id = ?2",
-        params![task, outcome],
+        "UPDATE outcomes SET conflicts = 0 WHERE id = ?1",
+        params![outcome],
     )?;
     tx.execute(
         "UPDATE deliveries SET reason = 'settled'
@@ -162,29 +162,15 @@ fn find_or_insert_task(tx: &mut Tx<'_>, winner: &Winner) -> rusqlite::Result<i64
     first.insert(tx, keys::hash_of(&winner.task_id))
 }
 
-fn find_or_insert_outcome(tx: &mut Tx<'_>, task: i64, winner: &Winner) -> rusqlite::Result<i64> {
-    let id = next(&mut tx.ids.outcome);
-    tx.db
-        .prepare_cached(
-            "INSERT INTO outcomes (task, kind, idx, id, state, has_media, accepted_rows, duplicate_rows, conflict_rows)
-             VALUES (?1, ?2, ?3, ?4, 'pending', 0, 0, 0, 0)
-             ON CONFLICT DO UPDATE SET state = state RETURNING id",
-        )?
-        .query_row(params![task, winner.kind.as_str(), winner.index, id], |row| {
-            row.get(0)
-        })
-}
-
-fn believe(tx: &Tx<'_>, (task, outcome): (i64, i64), winner: &Winner) -> rusqlite::Result<()> {
+fn believe(tx: &Tx<'_>, outcome: i64, winner: &Winner) -> rusqlite::Result<()> {
     let event = &winner.event;
     let claim = Claim::from(event);
     tx.execute(
-        "UPDATE outcomes SET state = ?3, code = ?4, msg = ?5, failure = ?6, resolution = ?7, fallback = ?8,
-            credits = ?9, via = (SELECT via FROM deliveries WHERE id = ?10), received_at = ?11, digest = ?12,
-            has_media = ?13, accepted_rows = min(accepted_rows + 1, ?14)
-         WHERE task = ?1 AND id = ?2",
+        "UPDATE outcomes SET state = ?2, code = ?3, msg = ?4, failure = ?5, resolution = ?6, fallback = ?7,
+            credits = ?8, via = (SELECT via FROM deliveries WHERE id = ?9), received_at = ?10, digest = ?11,
+            has_media = ?12, accepted_rows = min(accepted_rows + 1, ?13)
+         WHERE id = ?1",
         params![
-            task,
             outcome,
             State::from(event.class).as_str(),
             event.code,

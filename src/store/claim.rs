@@ -1,5 +1,6 @@
 //! Claiming a download: the due one with the earliest deadline whose host is below its cap.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use rusqlite::{OptionalExtension, Row, params};
@@ -7,102 +8,146 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::downloads::{ClaimedDownload, Lease, parsed, role_from};
 use super::summary;
 use super::writer::Tx;
-use crate::clock::millis;
+use crate::clock::{Millis, millis};
 
-/// Rows looked at in order of deadline before it is asked from host to host.
-const LOOKED_AT: i64 = 256;
+/// Hosts below their cap that one claim looks at: there are one to five in practice.
+const HOSTS: usize = 512;
+/// Downloads that one claim brings back into the queue because they are due again.
+const DUE: u16 = 256;
 
-/// Finds a due row (queued, or left by a claim that ran out), fences it and returns it, in one statement each.
+/// After which host the next claim begins to look: one that met too many hosts to look at all leaves the rest to it.
+#[derive(Debug, Default)]
+pub(super) struct Rotation(Option<String>);
+
+/// Finds a due row (queued, or left by a claim that ran out), fences it and returns it.
 pub(super) fn claim(
     tx: &mut Tx<'_>,
     lease_for: Duration,
     per_host: u32,
 ) -> rusqlite::Result<Option<ClaimedDownload>> {
-    let mut found = None;
-    for statement in [CLAIM_EXPIRED, CLAIM_BY_DEADLINE, CLAIM_BY_HOST] {
-        let until = tx.now.saturating_add(millis(lease_for));
-        found = tx
-            .db
-            .prepare_cached(statement)?
-            .query_row(
-                params![tx.now, until, per_host, tx.upcoming_change(), LOOKED_AT],
-                claimed,
-            )
-            .optional()?;
-        if found.is_some() {
-            break;
-        }
+    if per_host == 0 {
+        return Ok(None);
     }
-    let Some((task, claimed)) = found else {
+    let returned = tx.execute(RETURN_DUE, params![tx.now, DUE])?;
+    let found = match expired(tx)? {
+        Some(expired) => Some(expired),
+        None => earliest(tx, per_host)?,
+    };
+    let Some(download) = found else {
+        if returned == usize::from(DUE) {
+            // There may be more that are due, of other hosts: asked again, the next claim goes on.
+            tx.note_queued();
+        }
         return Ok(None);
     };
+    let until = tx.now.saturating_add(millis(lease_for));
+    let (task, claimed) = tx
+        .db
+        .prepare_cached(CLAIM)?
+        .query_row(params![download, tx.now, until, tx.upcoming_change()], claimed)?;
     summary::refresh(tx, task)?;
     Ok(Some(claimed))
 }
 
-/// ?1 now, ?2 the lease's end, ?3 the cap per host, ?4 the change number, ?5 rows to look at.
-macro_rules! claim_statement {
-    ($candidate:literal) => {
+const RETURN_DUE: &str = "
+    UPDATE downloads SET waits_until = NULL WHERE id IN (
+        SELECT id FROM downloads WHERE waits_until <= ?1 ORDER BY waits_until LIMIT ?2)";
+
+/// What no other claim can have taken meanwhile: there is one writer, and this is its transaction.
+const CLAIM: &str = "
+    UPDATE downloads SET state = 'downloading', lease_token = COALESCE(lease_token, 0) + 1, lease_until = ?3,
+                         updated_at = ?2, change_seq = ?4
+    WHERE id = ?1 RETURNING id, task, kind, idx, role, n, url, attempts, deadline, lease_token,
+        (SELECT source FROM tasks t WHERE t.id = downloads.task),
+        (SELECT task_id FROM tasks t WHERE t.id = downloads.task)";
+
+/// A lease that ran out: its holder is gone or too late.
+fn expired(tx: &Tx<'_>) -> rusqlite::Result<Option<i64>> {
+    tx.db
+        .prepare_cached(
+            "SELECT id FROM downloads WHERE state = 'downloading' AND lease_until <= ?1 ORDER BY lease_until LIMIT 1",
+        )?
+        .query_row(params![tx.now], |row| row.get(0))
+        .optional()
+}
+
+/// The first download of a host.
+struct First {
+    host: String,
+    id: i64,
+    deadline: Millis,
+}
+
+/// The earliest deadline of all hosts below their cap; among the next [`HOSTS`] of them, in rotation, where there are more.
+fn earliest(tx: &mut Tx<'_>, per_host: u32) -> rusqlite::Result<Option<i64>> {
+    let capped = capped(tx, per_host)?;
+    let began_after = tx.rotation.0.take();
+    let (mut at, mut wrapped) = (began_after.clone(), began_after.is_none());
+    let mut best: Option<First> = None;
+    let mut looked_at = 0;
+    loop {
+        let Some(first) = first_after(tx, at.as_deref())? else {
+            if wrapped {
+                break;
+            }
+            (at, wrapped) = (None, true);
+            continue;
+        };
+        let is_again = wrapped && began_after.as_ref().is_some_and(|began| first.host > *began);
+        if is_again {
+            break;
+        }
+        if looked_at == HOSTS {
+            tx.rotation.0 = at;
+            break;
+        }
+        at = Some(first.host.clone());
+        if !capped.contains(&first.host) {
+            looked_at += 1;
+            if best.as_ref().is_none_or(|best| first.deadline < best.deadline) {
+                best = Some(first);
+            }
+        }
+    }
+    Ok(best.map(|best| best.id))
+}
+
+/// The hosts that nothing more is fetched from for now.
+fn capped(tx: &Tx<'_>, per_host: u32) -> rusqlite::Result<HashSet<String>> {
+    let hosts = tx.all(
+        "SELECT host FROM downloads WHERE state = 'downloading' AND lease_until > ?1
+         GROUP BY host HAVING count(*) >= ?2",
+        params![tx.now, per_host],
+        |row| row.get(0),
+    )?;
+    Ok(hosts.into_iter().collect())
+}
+
+macro_rules! first_of {
+    ($host:literal) => {
         concat!(
-            "UPDATE downloads SET state = 'downloading', lease_token = COALESCE(lease_token, 0) + 1, lease_until = ?2,
-                                  updated_at = ?1, change_seq = ?4
-             WHERE ?3 > 0 AND ?5 > 0 AND id = (",
-            $candidate,
-            ") RETURNING id, task, kind, idx, role, n, url, attempts, deadline, lease_token,
-                (SELECT source FROM tasks t WHERE t.id = downloads.task),
-                (SELECT task_id FROM tasks t WHERE t.id = downloads.task)"
+            "SELECT host, id, deadline FROM downloads WHERE state = 'queued' AND waits_until IS NULL ",
+            $host,
+            " ORDER BY host, deadline, created_at LIMIT 1"
         )
     };
 }
 
-/// A lease that ran out: its holder is gone or too late.
-const CLAIM_EXPIRED: &str = claim_statement!(
-    "SELECT id FROM downloads WHERE state = 'downloading' AND lease_until <= ?1 ORDER BY lease_until LIMIT 1"
-);
-
-/// The earliest deadline among the first rows of the queue and the first that waited for their moment: nearly always there
-/// is one.
-const CLAIM_BY_DEADLINE: &str = claim_statement!(
-    "SELECT id FROM (
-        SELECT * FROM (SELECT id, deadline, host FROM downloads
-                       WHERE state = 'queued' AND next_at <= created_at ORDER BY deadline LIMIT ?5)
-        UNION ALL
-        SELECT * FROM (SELECT id, deadline, host FROM downloads
-                       WHERE state = 'queued' AND next_at > created_at AND next_at <= ?1 ORDER BY next_at LIMIT ?5))
-     WHERE host NOT IN (
-        SELECT host FROM downloads WHERE state = 'downloading' AND lease_until > ?1
-        GROUP BY host HAVING count(*) >= ?3)
-     ORDER BY deadline LIMIT 1"
-);
-
-/// Hosts at their cap crowd the beginning of the queue: steps over them, from host to host.
-const CLAIM_BY_HOST: &str = claim_statement!(
-    "WITH RECURSIVE hosts (host) AS (
-        SELECT min(host) FROM downloads WHERE state = 'queued' AND next_at <= created_at
-        UNION ALL
-        SELECT (SELECT min(d.host) FROM downloads d
-                WHERE d.state = 'queued' AND d.next_at <= d.created_at AND d.host > hosts.host)
-        FROM hosts WHERE hosts.host IS NOT NULL),
-     waiting (host) AS (
-        SELECT CASE WHEN EXISTS (SELECT 1 FROM downloads
-                                 WHERE state = 'queued' AND next_at > created_at AND next_at <= ?1)
-               THEN (SELECT min(host) FROM downloads WHERE state = 'queued' AND next_at > created_at) END
-        UNION ALL
-        SELECT (SELECT min(d.host) FROM downloads d
-                WHERE d.state = 'queued' AND d.next_at > d.created_at AND d.host > waiting.host)
-        FROM waiting WHERE waiting.host IS NOT NULL)
-     SELECT id FROM (
-        SELECT d.id, d.deadline, d.host FROM hosts JOIN downloads d ON d.id = (
-            SELECT q.id FROM downloads q WHERE q.state = 'queued' AND q.next_at <= q.created_at
-                AND q.host = hosts.host ORDER BY q.deadline LIMIT 1)
-        UNION ALL
-        SELECT d.id, d.deadline, d.host FROM waiting JOIN downloads d ON d.id = (
-            SELECT q.id FROM downloads q WHERE q.state = 'queued' AND q.next_at > q.created_at
-                AND q.host = waiting.host AND q.next_at <= ?1 ORDER BY q.next_at LIMIT 1)) first
-     WHERE (SELECT count(*) FROM downloads b WHERE b.state = 'downloading' AND b.lease_until > ?1
-            AND b.host = first.host) < ?3
-     ORDER BY deadline LIMIT 1"
-);
+/// The first download of the next host, in the order of their names.
+fn first_after(tx: &Tx<'_>, host: Option<&str>) -> rusqlite::Result<Option<First>> {
+    let first = |row: &Row<'_>| {
+        Ok(First {
+            host: row.get(0)?,
+            id: row.get(1)?,
+            deadline: row.get(2)?,
+        })
+    };
+    let found = match host {
+        None => tx.all(first_of!(""), [], first)?,
+        Some(host) => tx.all(first_of!("AND host > ?1"), params![host], first)?,
+    };
+    Ok(found.into_iter().next())
+}
 
 /// The row of the task, and the claim.
 fn claimed(row: &Row<'_>) -> rusqlite::Result<(i64, ClaimedDownload)> {

@@ -3,6 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 use sqlx::Row;
 
+use super::ranges::of_task;
 use super::writer::{Command, Reply, Tx};
 use super::{Store, StoreError, keys, record};
 
@@ -93,8 +94,14 @@ pub(super) fn remove(tx: &mut Tx<'_>, task: i64) -> rusqlite::Result<Deletion> {
     )?;
     record::keep_bindings(tx, task, (i64::MIN, i64::MAX))?;
     delete_deliveries(tx, task)?;
-    tx.execute("DELETE FROM downloads WHERE task = ?1", params![task])?;
-    tx.execute("DELETE FROM outcomes WHERE task = ?1", params![task])?;
+    tx.execute(
+        concat!("DELETE FROM downloads WHERE ", of_task!("?1")),
+        params![task],
+    )?;
+    tx.execute(
+        concat!("DELETE FROM outcomes WHERE ", of_task!("?1")),
+        params![task],
+    )?;
     tx.execute("DELETE FROM tasks WHERE id = ?1", params![task])?;
     tx.remove_key((keys::hash_of(&task_id), task))?;
     tx.next_change();

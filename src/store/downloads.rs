@@ -7,7 +7,8 @@ use rusqlite::{OptionalExtension, Row, ToSql, params};
 use sqlx::Row as _;
 use url::Url;
 
-use super::writer::{Command, Reply, Tx, next};
+use super::ranges::{self, of_task};
+use super::writer::{Command, Reply, Tx};
 use super::{Store, StoreError, summary};
 use crate::clock::{Millis, millis};
 use crate::provider::naming::{file_name, guess_extension};
@@ -157,8 +158,7 @@ impl Store {
     pub async fn next_download_due(&self) -> Result<Option<Millis>, StoreError> {
         let row = sqlx::query(
             "SELECT min(at) FROM (
-                SELECT min(next_at) AS at FROM downloads
-                WHERE state = 'queued' AND next_at > created_at AND next_at > $1
+                SELECT min(waits_until) AS at FROM downloads WHERE waits_until > $1
                 UNION ALL SELECT min(lease_until) FROM downloads WHERE state = 'downloading')",
         )
         .bind(self.clock.now())
@@ -186,16 +186,33 @@ pub(super) struct NewDownload {
     error_detail: Option<String>,
 }
 
-/// The insertion of a row, with what is to be done where it is there already.
-macro_rules! insert_or {
-    ($conflict:literal) => {
-        concat!(
-            "INSERT INTO downloads (id, task, kind, idx, role, n, name, url, host, state, deadline, next_at, attempts,
-                                    error_code, error_detail, created_at, updated_at, change_seq)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, ?13, ?14, ?15, ?15, ?16) ",
-            $conflict
-        )
-    };
+/// A file that an outcome has already.
+#[derive(Debug)]
+pub(super) struct Present {
+    pub(super) id: i64,
+    pub(super) role: String,
+    pub(super) n: u32,
+    pub(super) url: String,
+    pub(super) stored: bool,
+}
+
+/// The files of an outcome.
+pub(super) fn present(tx: &Tx<'_>, task: i64, (kind, index): (&Kind, u32)) -> rusqlite::Result<Vec<Present>> {
+    let mut files = tx.db.prepare_cached(concat!(
+        "SELECT id, role, n, url, state = 'stored' FROM downloads WHERE ",
+        of_task!("?1"),
+        " AND kind = ?2 AND idx = ?3"
+    ))?;
+    let rows = files.query_map(params![task, kind.as_str(), index], |row| {
+        Ok(Present {
+            id: row.get(0)?,
+            role: row.get(1)?,
+            n: row.get(2)?,
+            url: row.get(3)?,
+            stored: row.get(4)?,
+        })
+    })?;
+    rows.collect()
 }
 
 impl NewDownload {
@@ -231,44 +248,42 @@ impl NewDownload {
         self.next_at = at;
     }
 
-    /// Writes it. A row that is there already (of an outcome that failed after it had files) is taken over unless its
-    /// file is stored.
-    pub(super) fn insert(&self, tx: &mut Tx<'_>) -> rusqlite::Result<()> {
-        let of_row @ [id, ..] = [next(&mut tx.ids.download), tx.now, tx.next_change()];
-        let written: Option<i64> = tx
-            .db
-            .prepare_cached(insert_or!(
-                "ON CONFLICT (task, n, role, kind, idx) DO UPDATE SET
-                    name = excluded.name, url = excluded.url, host = excluded.host, state = excluded.state,
-                    deadline = excluded.deadline, next_at = excluded.next_at, attempts = 0, lease_until = NULL,
-                    lease_token = COALESCE(lease_token, 0) + 1, error_code = excluded.error_code,
-                    error_detail = excluded.error_detail, updated_at = excluded.updated_at,
-                    change_seq = excluded.change_seq
-                 WHERE downloads.state <> 'stored' RETURNING id"
-            ))?
-            .query_row(self.values(&of_row), |row| row.get(0))
-            .optional()?;
-        if written == Some(id) {
-            self.note_inserted(tx);
+    /// Writes it, among the files that its outcome has. One in its place (of an outcome that failed after it had files) is
+    /// taken over unless it is stored.
+    pub(super) fn insert(&self, tx: &mut Tx<'_>, present: &[Present]) -> rusqlite::Result<()> {
+        let mut there = present.iter();
+        match there.find(|file| file.role == self.role && file.n == self.n) {
+            Some(file) if file.stored => Ok(()),
+            Some(file) => {
+                let of_row = [file.id, tx.now, tx.next_change()];
+                tx.execute(TAKE_OVER, self.values(&of_row))?;
+                self.note_queued(tx);
+                Ok(())
+            }
+            None => {
+                let id = ranges::next(tx, self.task, LAST)?;
+                self.insert_at(tx, id)
+            }
         }
+    }
+
+    /// Writes it as a row that its task does not have yet.
+    pub(super) fn insert_at(&self, tx: &mut Tx<'_>, id: i64) -> rusqlite::Result<()> {
+        let of_row = [id, tx.now, tx.next_change()];
+        tx.execute(INSERT, self.values(&of_row))?;
+        tx.note_inserted(if self.is_queued() {
+            "files.queued"
+        } else {
+            "files.failed"
+        });
         self.note_queued(tx);
         Ok(())
     }
 
-    /// Writes it for an outcome that has no such file yet: nearly always, and without the upsert at half the cost.
-    pub(super) fn insert_first(&self, tx: &mut Tx<'_>) -> rusqlite::Result<()> {
-        let of_row = [next(&mut tx.ids.download), tx.now, tx.next_change()];
-        tx.execute(insert_or!(""), self.values(&of_row))?;
-        self.note_inserted(tx);
-        self.note_queued(tx);
-        Ok(())
-    }
-
-    /// The parameters of `insert_or`; id, time and change number are those of the row.
-    fn values<'a>(&'a self, [id, now, change]: &'a [i64; 3]) -> [&'a dyn ToSql; 16] {
+    /// The parameters of both statements; id, time and change number are those of the row.
+    fn values<'a>(&'a self, [id, now, change]: &'a [i64; 3]) -> [&'a dyn ToSql; 15] {
         [
             id,
-            &self.task,
             &self.kind,
             &self.idx,
             &self.role,
@@ -290,20 +305,30 @@ impl NewDownload {
         self.state == "queued"
     }
 
-    fn note_inserted(&self, tx: &mut Tx<'_>) {
-        tx.note_inserted(if self.is_queued() {
-            "files.queued"
-        } else {
-            "files.failed"
-        });
-    }
-
     fn note_queued(&self, tx: &mut Tx<'_>) {
         if self.is_queued() {
             tx.note_queued();
         }
     }
 }
+
+const INSERT: &str = "
+    INSERT INTO downloads (id, kind, idx, role, n, name, url, host, state, deadline, next_at, attempts, error_code,
+                           error_detail, created_at, updated_at, change_seq)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0, ?12, ?13, ?14, ?14, ?15)";
+
+const TAKE_OVER: &str = "
+    UPDATE downloads SET name = ?6, url = ?7, host = ?8, state = ?9, deadline = ?10, next_at = ?11, waits_until = NULL,
+        attempts = 0, lease_until = NULL, lease_token = COALESCE(lease_token, 0) + 1, error_code = ?12,
+        error_detail = ?13, updated_at = ?14, change_seq = ?15
+    WHERE id = ?1 AND kind = ?2 AND idx = ?3 AND role = ?4 AND n = ?5";
+
+/// The last download of a task.
+const LAST: &str = concat!(
+    "SELECT id FROM downloads WHERE ",
+    of_task!("?1"),
+    " ORDER BY id DESC LIMIT 1"
+);
 
 /// Whether an entry stands for all files past the bound.
 pub(super) fn stands_for_too_many(media: &Media) -> bool {
@@ -459,7 +484,8 @@ fn unfinished(
 ) -> rusqlite::Result<Option<i64>> {
     tx.db
         .prepare_cached(
-            "UPDATE downloads SET state = ?5, attempts = attempts + ?6, next_at = ?7, lease_until = NULL,
+            "UPDATE downloads SET state = ?5, attempts = attempts + ?6, next_at = ?7,
+                waits_until = CASE WHEN ?5 = 'queued' AND ?7 > ?3 THEN ?7 END, lease_until = NULL,
                 error_code = ?8, error_detail = ?9, updated_at = ?3, change_seq = ?4
              WHERE id = ?1 AND lease_token = ?2 AND state = 'downloading' RETURNING task",
         )?
@@ -483,7 +509,7 @@ fn unfinished(
 pub(super) fn release_all(tx: &mut Tx<'_>) -> rusqlite::Result<()> {
     let released = {
         let mut release = tx.db.prepare_cached(
-            "UPDATE downloads SET state = 'queued', next_at = ?1, lease_until = NULL, updated_at = ?1
+            "UPDATE downloads SET state = 'queued', next_at = ?1, waits_until = NULL, lease_until = NULL, updated_at = ?1
              WHERE state = 'downloading' RETURNING task",
         )?;
         let tasks = release.query_map(params![tx.now], |row| row.get(0))?;
@@ -498,7 +524,8 @@ pub(super) fn release_all(tx: &mut Tx<'_>) -> rusqlite::Result<()> {
 
 pub(super) fn bring_forward(tx: &Tx<'_>, by: Duration) -> rusqlite::Result<()> {
     tx.execute(
-        "UPDATE downloads SET next_at = max(?1, next_at - ?2) WHERE state = 'queued' AND next_at > ?1",
+        "UPDATE downloads SET next_at = max(?1, waits_until - ?2), waits_until = max(?1, waits_until - ?2)
+         WHERE waits_until > ?1",
         params![tx.now, millis(by)],
     )?;
     Ok(())
@@ -506,9 +533,13 @@ pub(super) fn bring_forward(tx: &Tx<'_>, by: Duration) -> rusqlite::Result<()> {
 
 pub(super) fn retry_task(tx: &mut Tx<'_>, task: i64) -> rusqlite::Result<u64> {
     let queued = tx.execute(
-        "UPDATE downloads SET state = 'queued', attempts = 0, next_at = ?2, error_code = NULL, error_detail = NULL,
-            updated_at = ?2, change_seq = ?3
-         WHERE task = ?1 AND state = 'failed' AND error_code NOT IN ('too_many_files', 'url_too_long', 'superseded')",
+        concat!(
+            "UPDATE downloads SET state = 'queued', attempts = 0, next_at = ?2, error_code = NULL, error_detail = NULL,
+                updated_at = ?2, change_seq = ?3
+             WHERE ",
+            of_task!("?1"),
+            " AND state = 'failed' AND error_code NOT IN ('too_many_files', 'url_too_long', 'superseded')"
+        ),
         params![task, tx.now, tx.upcoming_change()],
     )?;
     if queued > 0 {

@@ -1,7 +1,9 @@
 //! Tasks that somebody announced before their callbacks came.
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
+use super::ranges::{self, of_task};
+use super::record::LAST_OUTCOME;
 use super::writer::{Command, Reply, Tx, next};
 use super::{Store, StoreError, keys, summary, tasks};
 use crate::provider::rules::State;
@@ -47,14 +49,14 @@ pub(super) fn expect(tx: &mut Tx<'_>, expected: &[Expectation]) -> rusqlite::Res
         let task = match tasks::find(tx, &expected.source, task_id)? {
             Some(task) => {
                 complete(tx, task, expected)?;
-                await_outcome(tx, task, expected)?;
+                outcome(tx, task, (&expected.kind, expected.index))?;
                 // It may look different now that more is awaited of it.
                 summary::refresh(tx, task)?;
                 continue;
             }
             None => insert(tx, expected)?,
         };
-        await_outcome(tx, task, expected)?;
+        outcome(tx, task, (&expected.kind, expected.index))?;
         created += 1;
     }
     Ok(created)
@@ -92,12 +94,25 @@ fn complete(tx: &Tx<'_>, task: i64, expected: &Expectation) -> rusqlite::Result<
     Ok(())
 }
 
-fn await_outcome(tx: &mut Tx<'_>, task: i64, expected: &Expectation) -> rusqlite::Result<()> {
-    let id = next(&mut tx.ids.outcome);
+/// The outcome of that kind and index; one that is only expected if there was none.
+pub(super) fn outcome(tx: &Tx<'_>, task: i64, (kind, index): (&Kind, u32)) -> rusqlite::Result<i64> {
+    let found = tx
+        .db
+        .prepare_cached(concat!(
+            "SELECT id FROM outcomes WHERE ",
+            of_task!("?1"),
+            " AND kind = ?2 AND idx = ?3"
+        ))?
+        .query_row(params![task, kind.as_str(), index], |row| row.get(0))
+        .optional()?;
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    let id = ranges::next(tx, task, LAST_OUTCOME)?;
     tx.execute(
-        "INSERT INTO outcomes (task, kind, idx, id, state, has_media, accepted_rows, duplicate_rows, conflict_rows)
-         VALUES (?1, ?2, ?3, ?4, 'pending', 0, 0, 0, 0) ON CONFLICT DO NOTHING",
-        params![task, expected.kind.as_str(), expected.index, id],
+        "INSERT INTO outcomes (id, kind, idx, state, has_media, accepted_rows, duplicate_rows, conflict_rows, conflicts)
+         VALUES (?1, ?2, ?3, 'pending', 0, 0, 0, 0, 0)",
+        params![id, kind.as_str(), index],
     )?;
-    Ok(())
+    Ok(id)
 }

@@ -36,6 +36,7 @@ mod checkpoints;
 mod claim;
 mod keys;
 mod overrule;
+mod ranges;
 mod rejected;
 mod statements;
 mod summary;
@@ -126,15 +127,20 @@ impl OpenError {
 const MIN_SQLITE: &str = "3.51.3";
 
 /// Version, name and text of each migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "init", include_str!("../../migrations/0001_init.sql")),
     (
-        LATEST_MIGRATION,
+        2,
         "lean_ingest",
         include_str!("../../migrations/0002_lean_ingest.sql"),
     ),
+    (
+        LATEST_MIGRATION,
+        "clustered_rows",
+        include_str!("../../migrations/0003_clustered_rows.sql"),
+    ),
 ];
-const LATEST_MIGRATION: i64 = 2;
+const LATEST_MIGRATION: i64 = 3;
 
 /// Bytes of a page of a new database: what a callback brings is appended, and takes fewer writes the larger a page is.
 const PAGE_SIZE: u32 = 8192;

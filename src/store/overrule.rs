@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use rusqlite::params;
 
-use super::downloads::NewDownload;
+use super::downloads::{self, NewDownload, Present};
 use super::writer::Tx;
 use crate::clock::Millis;
 use crate::provider::{Kind, Media};
@@ -19,25 +19,16 @@ pub(super) struct Overruling<'d> {
     pub(super) received_at: Millis,
 }
 
-/// A file as it is before.
-struct Present {
-    id: i64,
-    role: String,
-    n: u32,
-    url: String,
-    stored: bool,
-}
-
 /// Gives the task the files that the overruling delivery names. Stored ones stay; of the others, those it names are queued
 /// and the rest fail as `superseded`. The caller refreshes the task's summary.
 pub(super) fn files(tx: &mut Tx<'_>, task: i64, by: &Overruling<'_>) -> rusqlite::Result<()> {
-    let present = present(tx, task, by)?;
+    let present = downloads::present(tx, task, (by.kind, by.index))?;
     let wanted = place(by.media, &present);
     for media in &wanted {
         let mut file = NewDownload::announced(task, (by.kind, by.index), media, by.received_at);
         // Settled by hand, perhaps days later: due at once.
         file.due_at(tx.now);
-        file.insert(tx)?;
+        file.insert(tx, &present)?;
     }
     let named: HashSet<(&str, u32)> = wanted
         .iter()
@@ -49,29 +40,13 @@ pub(super) fn files(tx: &mut Tx<'_>, task: i64, by: &Overruling<'_>) -> rusqlite
     let change = tx.next_change();
     for file in superseded {
         tx.execute(
-            "UPDATE downloads SET state = 'failed', error_code = 'superseded', lease_until = NULL,
+            "UPDATE downloads SET state = 'failed', error_code = 'superseded', waits_until = NULL, lease_until = NULL,
                 error_detail = 'another delivery was believed instead, which does not name this file',
                 updated_at = ?2, change_seq = ?3 WHERE id = ?1",
             params![file.id, tx.now, change],
         )?;
     }
     Ok(())
-}
-
-fn present(tx: &Tx<'_>, task: i64, by: &Overruling<'_>) -> rusqlite::Result<Vec<Present>> {
-    let mut files = tx.db.prepare_cached(
-        "SELECT id, role, n, url, state = 'stored' FROM downloads WHERE task = ?1 AND kind = ?2 AND idx = ?3",
-    )?;
-    let rows = files.query_map(params![task, by.kind.as_str(), by.index], |row| {
-        Ok(Present {
-            id: row.get(0)?,
-            role: row.get(1)?,
-            n: row.get(2)?,
-            url: row.get(3)?,
-            stored: row.get(4)?,
-        })
-    })?;
-    rows.collect()
 }
 
 /// Gives each announced file its place: its own if that is free or not stored yet, none if it is stored already

@@ -155,7 +155,7 @@ impl<T> Walk<T> {
 macro_rules! is_open {
     () => {
         "(d.verdict = 'conflict' AND d.reason IS NOT 'settled' AND EXISTS (
-            SELECT 1 FROM outcomes o WHERE o.task = d.task AND o.id = d.outcome AND o.conflicts > 0))"
+            SELECT 1 FROM outcomes o WHERE o.id = d.outcome AND o.conflicts > 0))"
     };
 }
 
@@ -237,13 +237,13 @@ fn aged(tx: &Tx<'_>, delivery: i64) -> rusqlite::Result<Option<Aged>> {
 
 /// The outcome keeps one row less, so that there is room for another.
 fn make_room(tx: &Tx<'_>, aged: &Aged) -> rusqlite::Result<()> {
-    if let (Some(task), Some(outcome)) = (aged.task, aged.outcome) {
+    if let Some(outcome) = aged.outcome {
         tx.execute(
-            "UPDATE outcomes SET accepted_rows = max(accepted_rows - (?3 = 'accepted'), 0),
-                duplicate_rows = max(duplicate_rows - (?3 = 'duplicate'), 0),
-                conflict_rows = max(conflict_rows - (?3 = 'conflict'), 0)
-             WHERE task = ?1 AND id = ?2",
-            params![task, outcome, aged.verdict],
+            "UPDATE outcomes SET accepted_rows = max(accepted_rows - (?2 = 'accepted'), 0),
+                duplicate_rows = max(duplicate_rows - (?2 = 'duplicate'), 0),
+                conflict_rows = max(conflict_rows - (?2 = 'conflict'), 0)
+             WHERE id = ?1",
+            params![outcome, aged.verdict],
         )?;
     }
     Ok(())

@@ -7,6 +7,7 @@ use rusqlite::params;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
+use super::ranges::of_task;
 use super::record::{state_from, to_json};
 use super::writer::{Tx, next};
 use super::{Store, StoreError, keys};
@@ -296,13 +297,12 @@ impl Store {
         if known.until.is_some_and(|until| began < until) {
             return Ok(known.oldest);
         }
-        // Those that were never put off are due since they came.
         known.oldest = sqlx::query(
             "SELECT min(at) FROM (
-                SELECT min(next_at) AS at FROM downloads INDEXED BY downloads_queued
-                WHERE state = 'queued' AND next_at <= created_at
+                SELECT min(created_at) AS at FROM downloads INDEXED BY downloads_by_host
+                WHERE state = 'queued' AND waits_until IS NULL
                 UNION ALL SELECT min(created_at) FROM downloads INDEXED BY downloads_waiting
-                WHERE state = 'queued' AND next_at > created_at)",
+                WHERE waits_until IS NOT NULL)",
         )
         .fetch_one(&self.readers)
         .await?
@@ -321,9 +321,11 @@ impl Store {
         }
         let at: BTreeMap<i64, usize> = ids.iter().enumerate().map(|(at, id)| (*id, at)).collect();
         let ids = to_json(&ids);
-        let outcomes = sqlx::query(
-            "SELECT * FROM outcomes WHERE task IN (SELECT value FROM jsonb_each($1)) ORDER BY task, id",
-        )
+        let outcomes = sqlx::query(concat!(
+            "SELECT o.* FROM jsonb_each($1) t CROSS JOIN outcomes o ON ",
+            of_task!("o", "t.value"),
+            " ORDER BY o.id"
+        ))
         .bind(&ids)
         .fetch_all(&self.readers)
         .await?;
@@ -333,9 +335,11 @@ impl Store {
                 tasks[at].outcomes.push(outcome_record(row)?);
             }
         }
-        let files = sqlx::query(
-            "SELECT * FROM downloads WHERE task IN (SELECT value FROM jsonb_each($1)) ORDER BY task, id",
-        )
+        let files = sqlx::query(concat!(
+            "SELECT d.* FROM jsonb_each($1) t CROSS JOIN downloads d ON ",
+            of_task!("d", "t.value"),
+            " ORDER BY d.id"
+        ))
         .bind(&ids)
         .fetch_all(&self.readers)
         .await?;

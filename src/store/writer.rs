@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::accept::{self, Accepted};
 use super::checkpoints::Checkpoints;
-use super::claim;
+use super::claim::{self, Rotation};
 use super::deletion::{self, Deletion};
 use super::downloads::{self, ClaimedDownload, Lease, Settled, Settlement};
 use super::expect::{self, Expectation};
@@ -111,14 +111,12 @@ impl Queue {
     }
 }
 
-/// The last row id given out of each table. Gaps after a rollback are harmless. Ids of deliveries are public, so that
-/// theirs is kept in a counter: none is given out again after its row was removed. Those of tasks never fall below what
-/// `task_keys` holds.
+/// The last row id given out of each table that counts its rows; outcomes and downloads have theirs by their task
+/// (`ranges`). Gaps after a rollback are harmless. Ids of deliveries are public, so that theirs is kept in a counter: none
+/// is given out again after its row was removed. Those of tasks never fall below what `task_keys` holds.
 #[derive(Debug)]
 pub(super) struct Ids {
     pub(super) task: i64,
-    pub(super) outcome: i64,
-    pub(super) download: i64,
     pub(super) delivery: i64,
 }
 
@@ -126,15 +124,12 @@ impl Ids {
     fn load(db: &Connection) -> rusqlite::Result<Self> {
         db.query_row(
             "SELECT max(COALESCE((SELECT max(id) FROM tasks), 0), (SELECT value FROM counters WHERE name = 'keyed')),
-                    (SELECT value FROM counters WHERE name = 'outcome'), COALESCE((SELECT max(id) FROM downloads), 0),
                     (SELECT value FROM counters WHERE name = 'delivery')",
             [],
             |row| {
                 Ok(Self {
                     task: row.get(0)?,
-                    outcome: row.get(1)?,
-                    download: row.get(2)?,
-                    delivery: row.get(3)?,
+                    delivery: row.get(1)?,
                 })
             },
         )
@@ -210,6 +205,8 @@ pub(super) struct Tx<'c> {
     /// To be set by whoever puts something there; after a rollback it is looked in vain.
     pub(super) rare: Rare,
     ring: Ring,
+    /// Where a claim looks next; no harm if the transaction is rolled back.
+    pub(super) rotation: Rotation,
     change_seq: i64,
     /// When the transaction began.
     pub(super) now: Millis,
@@ -228,6 +225,7 @@ impl<'c> Tx<'c> {
             keys,
             rare: Rare::load(db)?,
             ring: Ring::load(db)?,
+            rotation: Rotation::default(),
             change_seq: db.query_row(
                 "SELECT value FROM counters WHERE name = 'change_seq'",
                 [],
@@ -505,7 +503,6 @@ fn attempt(tx: &mut Tx<'_>, jobs: &[Job]) -> rusqlite::Result<Vec<Reply>> {
 fn add_to_counters(tx: &Tx<'_>) -> rusqlite::Result<()> {
     const SET: &str = "UPDATE counters SET value = ?2 WHERE name = ?1";
     tx.execute(SET, params!["change_seq", tx.change_seq])?;
-    tx.execute(SET, params!["outcome", tx.ids.outcome])?;
     tx.execute(SET, params!["delivery", tx.ids.delivery])?;
     for (counter, count) in &tx.tally.0 {
         tx.execute(

@@ -205,17 +205,17 @@ async fn what_a_killed_process_left_behind_is_tidied_up() {
         .await;
     let data_dir = server.data_dir();
     let halted = server.halt().await;
-    std::fs::write(data_dir.join("spool/1-7.part"), b"half").unwrap();
-    std::fs::write(data_dir.join("media/.incoming/1-6.part"), b"staged").unwrap();
+    std::fs::write(data_dir.join("spool/16777216-7.part"), b"half").unwrap();
+    std::fs::write(data_dir.join("media/.incoming/16777216-6.part"), b"staged").unwrap();
     // Renamed, but its settlement never committed: nobody ever sees it.
     std::fs::create_dir_all(data_dir.join("media/kie/t1")).unwrap();
     std::fs::write(data_dir.join("media/kie/t1/result-0.mp4"), b"older").unwrap();
     let server = halted.start().await;
-    assert!(!server.files_in("spool").contains(&"1-7.part".to_owned()));
+    assert!(!server.files_in("spool").contains(&"16777216-7.part".to_owned()));
     assert!(
         !server
             .files_in("media")
-            .contains(&".incoming/1-6.part".to_owned())
+            .contains(&".incoming/16777216-6.part".to_owned())
     );
     let task = server.wait_settled("t1").await;
     assert_eq!(

@@ -126,25 +126,30 @@ impl Remains {
     }
 }
 
-/// Names of the files that the next server fetches: of all that wait, and of the first to be announced to it.
+/// Names of the files that the next server fetches: of all that wait, and of the first tasks to be announced to it.
 pub(crate) async fn next_in_spool(data: &Path) -> Vec<String> {
-    const ANNOUNCED: i64 = 200;
+    /// One in six announces files, two at most.
+    const TASKS: i64 = 500;
+    const FILES: i64 = 2;
     let mut claims: Vec<(i64, i64)> = Vec::new();
-    let mut last = 0;
+    let mut last_task = 0;
     if data.join("reelhook.db").exists() {
         let (_copy, mut database) = copy_of(data).await;
         if is_set_up(&mut database).await {
             let rows =
                 sqlx::query("SELECT id, COALESCE(lease_token, 0) + 1, state FROM downloads ORDER BY id");
             for row in rows.fetch_all(&mut database).await.unwrap() {
-                last = row.get(0);
                 if matches!(row.get(2), "queued" | "downloading") {
-                    claims.push((last, row.get(1)));
+                    claims.push((row.get(0), row.get(1)));
                 }
             }
+            let last = sqlx::query("SELECT COALESCE(max(id), 0) FROM tasks");
+            last_task = last.fetch_one(&mut database).await.unwrap().get(0);
         }
     }
-    claims.extend((1..=ANNOUNCED).map(|further| (last + further, 1)));
+    // Ids of downloads begin with that of their task.
+    let further = (1..=TASKS).map(|further| last_task + further);
+    claims.extend(further.flat_map(|task| (0..FILES).map(move |file| (task << 24 | file, 1))));
     let name = |(row, token)| format!("{row}-{token}.part");
     claims.into_iter().map(name).collect()
 }

@@ -1,6 +1,6 @@
 //! What must hold of a database however the server ended: each a claim of what is wrong, and a query that counts it.
 
-pub(crate) const WRONGS: [(&str, &str); 9] = [
+pub(crate) const WRONGS: [(&str, &str); 13] = [
     (
         "downloads, outcomes or deliveries belong to a task that is not there",
         "SELECT (SELECT count(*) FROM downloads WHERE task IS NOT NULL AND task NOT IN (SELECT id FROM tasks))
@@ -10,6 +10,23 @@ pub(crate) const WRONGS: [(&str, &str); 9] = [
     (
         "task ids stand twice",
         "SELECT count(*) - count(DISTINCT source || ' ' || task_id) FROM tasks",
+    ),
+    (
+        "outcomes stand twice",
+        "SELECT count(*) - count(DISTINCT task || ' ' || kind || ' ' || idx) FROM outcomes",
+    ),
+    (
+        "downloads stand twice",
+        "SELECT count(*) - count(DISTINCT task || ' ' || kind || ' ' || idx || ' ' || role || ' ' || n) FROM downloads",
+    ),
+    (
+        "deliveries are counted on an outcome that their task does not have",
+        "SELECT count(*) FROM deliveries d WHERE outcome IS NOT NULL
+            AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.id = d.outcome AND o.task = d.task)",
+    ),
+    (
+        "downloads wait for another moment than theirs, or are not queued",
+        "SELECT count(*) FROM downloads WHERE waits_until IS NOT NULL AND (waits_until <> next_at OR state <> 'queued')",
     ),
     (
         "tasks cannot be found by their id",

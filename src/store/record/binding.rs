@@ -9,6 +9,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::{Binding, NewDelivery, Verified};
 use crate::clock::{Millis, millis};
+use crate::store::ranges::of_task;
 use crate::store::tasks::Namesake;
 use crate::store::writer::{Expired, Tx};
 
@@ -111,9 +112,11 @@ fn in_table(tx: &Tx<'_>, binding: &Binding, namesakes: &[Namesake]) -> rusqlite:
     if let Some(Namesake { task, .. }) = task {
         let outcome: Option<(i64, bool)> = tx
             .db
-            .prepare_cached(
-                "SELECT id, digest IS NOT NULL FROM outcomes WHERE task = ?1 AND kind = ?2 AND idx = ?3",
-            )?
+            .prepare_cached(concat!(
+                "SELECT id, digest IS NOT NULL FROM outcomes WHERE ",
+                of_task!("?1"),
+                " AND kind = ?2 AND idx = ?3"
+            ))?
             .query_row(params![task, found.kind, found.idx], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })

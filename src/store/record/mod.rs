@@ -18,6 +18,7 @@ mod row;
 mod verified;
 
 pub(super) use binding::{keep as keep_bindings, purge as purge_bindings};
+pub(super) use outcome::LAST as LAST_OUTCOME;
 pub(super) use row::{Body, DeliveryRow, RingShare};
 
 pub use super::rejected::MAX_KEPT_BODY;

@@ -6,7 +6,8 @@ use super::{NewDelivery, ROWS_PER_VERDICT, state_from, to_json};
 use crate::clock::Millis;
 use crate::provider::rules::{Standing, Verdict};
 use crate::provider::{Event, Kind};
-use crate::store::writer::{Tx, next};
+use crate::store::ranges::{self, of_task};
+use crate::store::writer::Tx;
 
 /// An outcome, and whether it has a row yet.
 #[derive(Debug)]
@@ -34,21 +35,22 @@ pub(super) enum Said {
 }
 
 macro_rules! select {
-    ($condition:literal) => {
-        concat!(
-            "SELECT id, state, digest, has_media, accepted_rows, duplicate_rows, conflict_rows, conflicts
-             FROM outcomes WHERE ",
-            $condition
-        )
+    () => {
+        "SELECT id, state, digest, has_media, accepted_rows, duplicate_rows, conflict_rows, conflicts
+         FROM outcomes WHERE "
     };
 }
 
 impl Outcome {
-    /// One of a task that has none of that kind and index.
-    pub(super) fn first(tx: &mut Tx<'_>, task: i64) -> Self {
+    /// The first of a task.
+    pub(super) fn first(task: i64) -> rusqlite::Result<Self> {
+        Ok(Self::fresh(task, ranges::nth(task, 0)?))
+    }
+
+    fn fresh(task: i64, id: i64) -> Self {
         Self {
             task,
-            id: next(&mut tx.ids.outcome),
+            id,
             is_new: true,
             standing: None,
             accepted_rows: 0,
@@ -59,22 +61,23 @@ impl Outcome {
     }
 
     /// The outcome of that kind and index; a new one if there is none.
-    pub(super) fn find(tx: &mut Tx<'_>, task: i64, (kind, index): (&Kind, u32)) -> rusqlite::Result<Self> {
+    pub(super) fn find(tx: &Tx<'_>, task: i64, (kind, index): (&Kind, u32)) -> rusqlite::Result<Self> {
         let found = tx
             .db
-            .prepare_cached(select!("task = ?1 AND kind = ?2 AND idx = ?3"))?
+            .prepare_cached(concat!(select!(), of_task!("?1"), " AND kind = ?2 AND idx = ?3"))?
             .query_row(params![task, kind.as_str(), index], |row| Self::of(row, task))
             .optional()?;
         let Some(mut outcome) = found else {
-            return Ok(Self::first(tx, task));
+            return Ok(Self::fresh(task, ranges::next(tx, task, LAST)?));
         };
         if let Some(standing) = &mut outcome.standing {
             standing.has_stored = tx
                 .db
-                .prepare_cached(
-                    "SELECT EXISTS (SELECT 1 FROM downloads
-                                    WHERE task = ?1 AND kind = ?2 AND idx = ?3 AND state = 'stored')",
-                )?
+                .prepare_cached(concat!(
+                    "SELECT EXISTS (SELECT 1 FROM downloads WHERE ",
+                    of_task!("?1"),
+                    " AND kind = ?2 AND idx = ?3 AND state = 'stored')"
+                ))?
                 .query_row(params![task, kind.as_str(), index], |row| row.get(0))?;
         }
         Ok(outcome)
@@ -83,8 +86,8 @@ impl Outcome {
     /// The outcome that another delivery was counted on.
     pub(super) fn load(tx: &Tx<'_>, (task, id): (i64, i64)) -> rusqlite::Result<Self> {
         tx.db
-            .prepare_cached(select!("task = ?1 AND id = ?2"))?
-            .query_row(params![task, id], |row| Self::of(row, task))
+            .prepare_cached(concat!(select!(), "id = ?1"))?
+            .query_row(params![id], |row| Self::of(row, task))
     }
 
     fn of(row: &Row<'_>, task: i64) -> rusqlite::Result<Self> {
@@ -146,10 +149,9 @@ impl Outcome {
         tx.execute(
             sql,
             params![
-                self.task,
+                self.id,
                 kind.as_str(),
                 index,
-                self.id,
                 standing.state.as_str(),
                 event.code,
                 event.msg,
@@ -172,10 +174,8 @@ impl Outcome {
 
     fn write_counts(&self, tx: &Tx<'_>) -> rusqlite::Result<()> {
         tx.execute(
-            "UPDATE outcomes SET accepted_rows = ?3, duplicate_rows = ?4, conflict_rows = ?5, conflicts = ?6
-             WHERE task = ?1 AND id = ?2",
+            "UPDATE outcomes SET accepted_rows = ?2, duplicate_rows = ?3, conflict_rows = ?4, conflicts = ?5 WHERE id = ?1",
             params![
-                self.task,
                 self.id,
                 self.accepted_rows,
                 self.duplicate_rows,
@@ -188,13 +188,20 @@ impl Outcome {
 }
 
 const INSERT: &str = "
-    INSERT INTO outcomes (task, kind, idx, id, state, code, msg, failure, resolution, fallback, credits, via,
-                          received_at, digest, has_media, accepted_rows, duplicate_rows, conflict_rows, conflicts)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
+    INSERT INTO outcomes (id, kind, idx, state, code, msg, failure, resolution, fallback, credits, via, received_at,
+                          digest, has_media, accepted_rows, duplicate_rows, conflict_rows, conflicts)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
 
 const UPDATE: &str = "
-    UPDATE outcomes SET state = ?5, code = ?6, msg = ?7, failure = ?8, resolution = COALESCE(?9, resolution),
-        fallback = COALESCE(?10, fallback), credits = COALESCE(?11, credits), via = ?12,
-        received_at = COALESCE(?13, received_at), digest = ?14, has_media = ?15, accepted_rows = ?16,
-        duplicate_rows = ?17, conflict_rows = ?18, conflicts = ?19
-    WHERE task = ?1 AND kind = ?2 AND idx = ?3 AND id = ?4";
+    UPDATE outcomes SET state = ?4, code = ?5, msg = ?6, failure = ?7, resolution = COALESCE(?8, resolution),
+        fallback = COALESCE(?9, fallback), credits = COALESCE(?10, credits), via = ?11,
+        received_at = COALESCE(?12, received_at), digest = ?13, has_media = ?14, accepted_rows = ?15,
+        duplicate_rows = ?16, conflict_rows = ?17, conflicts = ?18
+    WHERE id = ?1 AND kind = ?2 AND idx = ?3";
+
+/// The last outcome of a task.
+pub(in crate::store) const LAST: &str = concat!(
+    "SELECT id FROM outcomes WHERE ",
+    of_task!("?1"),
+    " ORDER BY id DESC LIMIT 1"
+);

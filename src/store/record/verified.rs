@@ -12,7 +12,7 @@ use crate::store::downloads::{self, NewDownload};
 use crate::store::overrule::{self, Overruling};
 use crate::store::tasks;
 use crate::store::writer::Tx;
-use crate::store::{keys, summary};
+use crate::store::{keys, ranges, summary};
 
 /// A verified delivery.
 #[derive(Clone, Copy)]
@@ -110,12 +110,12 @@ fn begin(tx: &mut Tx<'_>, item: Item<'_>, hash: i64) -> rusqlite::Result<Recorde
         received_at: delivery.received_at,
     };
     let task = first.insert(tx, hash)?;
-    let mut outcome = Outcome::first(tx, task);
+    let mut outcome = Outcome::first(task)?;
     outcome.standing = Some(standing(&claim, false));
     outcome.count(ruling.verdict);
     outcome.write(tx, delivery, (&verified.kind, verified.index, event), Said::News)?;
-    for file in announced(item, task) {
-        file.insert_first(tx)?;
+    for (n, file) in (0..).zip(announced(item, task)) {
+        file.insert_at(tx, ranges::nth(task, n)?)?;
     }
     let count = Count {
         verdict: ruling.verdict,
@@ -160,8 +160,9 @@ fn believe(tx: &mut Tx<'_>, item: Item<'_>, task: i64) -> rusqlite::Result<Recor
     outcome.write(tx, delivery, (&verified.kind, verified.index, event), said)?;
     match ruling.effect {
         Effect::Adopt if !has_stored => {
+            let present = downloads::present(tx, task, (&verified.kind, verified.index))?;
             for file in announced(item, task) {
-                file.insert(tx)?;
+                file.insert(tx, &present)?;
             }
         }
         // A person had made it fail: what is stored keeps its place, and the new files get others.
