@@ -154,14 +154,14 @@ impl Store {
         }
     }
 
-    /// When the next download that is not claimable now may become so by the clock alone, if any.
+    /// When the next download that the last claim found not to be claimable may become so by the clock alone, if any. It
+    /// may have fallen due since.
     pub async fn next_download_due(&self) -> Result<Option<Millis>, StoreError> {
         let row = sqlx::query(
             "SELECT min(at) FROM (
-                SELECT min(waits_until) AS at FROM downloads WHERE waits_until > $1
+                SELECT min(waits_until) AS at FROM downloads WHERE waits_until IS NOT NULL
                 UNION ALL SELECT min(lease_until) FROM downloads WHERE state = 'downloading')",
         )
-        .bind(self.clock.now())
         .fetch_one(&self.readers)
         .await?;
         Ok(row.try_get(0)?)

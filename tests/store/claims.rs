@@ -218,6 +218,21 @@ async fn what_falls_due_behind_many_of_a_busy_host_rings_until_it_is_found() {
 }
 
 #[tokio::test]
+async fn what_falls_due_after_a_claim_looked_for_it_is_not_slept_through() {
+    let bench = Bench::new().await;
+    bench.receive(&success("t", &["https://cdn.example/a.mp4"])).await;
+    let claimed = bench.store.claim_download(LEASE, 1).await.unwrap().unwrap();
+    let at = bench.clock.now() + 5;
+    let put_off = Settlement::Released { at, error: None };
+    bench.store.settle_download(claimed.lease, put_off).await.unwrap();
+    assert!(bench.store.claim_download(LEASE, 1).await.unwrap().is_none());
+    bench.clock.advance(Duration::from_millis(5));
+    assert_eq!(bench.store.next_download_due().await.unwrap(), Some(at));
+    let claimed = bench.store.claim_download(LEASE, 1).await.unwrap();
+    assert!(claimed.is_some());
+}
+
+#[tokio::test]
 async fn a_clock_that_was_set_back_brings_forward_what_waits() {
     let bench = Bench::new().await;
     bench.receive(&success("t", &["https://cdn.example/a.mp4"])).await;
