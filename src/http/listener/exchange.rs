@@ -34,7 +34,9 @@ pub(super) fn service(
         match &callbacks {
             Some(app) if callbacks::is_callback(request.uri().path()) => {
                 let (app, peer) = (app.clone(), peer.clone());
-                let receiving = async move { callbacks::receive(&app, &peer, request).await };
+                // In a box, as every wrapper doubles its size, and a connection keeps room for the whole even while it is
+                // idle.
+                let receiving = Box::pin(async move { callbacks::receive(&app, &peer, request).await });
                 Either::Left(answer(caught(receiving), open))
             }
             _ => {
