@@ -221,8 +221,9 @@ async fn check_soundness(database: &mut SqliteConnection) {
 async fn check_deliveries(database: &mut SqliteConnection, acknowledged: &HashMap<String, Acknowledged>) {
     let rows = sqlx::query(
         "SELECT task_id, deliveries,
-                (SELECT count(*) FROM deliveries d WHERE d.task = t.id AND (d.body IS NOT NULL OR d.body_of IS NOT NULL)),
-                (SELECT count(*) FROM downloads f WHERE f.task = t.id)
+                (SELECT count(*) FROM deliveries d WHERE d.task = t.id AND d.verdict <> 'rejected'
+                    AND (d.body IS NOT NULL OR d.body_of IS NOT NULL)),
+                (SELECT count(*) FROM downloads f WHERE f.id BETWEEN t.id << 24 AND (t.id << 24) + 16777215)
          FROM tasks t",
     )
     .fetch_all(database)

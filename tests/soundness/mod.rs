@@ -64,6 +64,6 @@ pub(crate) const WRONGS: [(&str, &str); 13] = [
             WHEN count(*) = 0 THEN 'none' WHEN sum(state = 'downloading') > 0 THEN 'downloading'
             WHEN sum(state IN ('queued', 'held', 'needs_url')) > 0 THEN 'queued'
             WHEN sum(state = 'stored') = count(*) THEN 'stored' WHEN sum(state = 'failed') = count(*) THEN 'failed'
-            ELSE 'partial' END FROM downloads WHERE task = t.id AND state <> 'deleted')",
+            ELSE 'partial' END FROM downloads WHERE id BETWEEN t.id << 24 AND (t.id << 24) + 16777215 AND state <> 'deleted')",
     ),
 ];
