@@ -6,8 +6,8 @@
 use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
+use std::{slice, thread};
 
 use rusqlite::{Connection, Params, Row, params};
 use tokio::sync::{mpsc, oneshot};
@@ -77,6 +77,15 @@ pub(super) enum Reply {
 pub(super) struct Job {
     pub(super) command: Command,
     pub(super) reply: oneshot::Sender<Result<Reply, StoreError>>,
+}
+
+impl Job {
+    /// Answers it. What the command held, its place in memory and in the queue, is free before anybody hears of that.
+    fn answer(self, answer: Result<Reply, StoreError>) {
+        drop(self.command);
+        // Nobody waits any more if the client went away; the commit stands.
+        let _ = self.reply.send(answer);
+    }
 }
 
 /// The sending end of the writer's queue.
@@ -418,22 +427,19 @@ impl<'c> Writer<'c> {
         match self.transaction(batch) {
             Ok(replies) => {
                 for (job, reply) in batch.drain(..).zip(replies) {
-                    // Nobody waits any more if the client went away; the commit stands.
-                    let _ = job.reply.send(Ok(reply));
+                    job.answer(Ok(reply));
                 }
             }
             Err(error) if batch.len() == 1 || is_everyones(&error) => {
                 let error = StoreError::from(error);
                 for job in batch.drain(..) {
-                    let _ = job.reply.send(Err(error.clone()));
+                    job.answer(Err(error.clone()));
                 }
             }
             Err(_) => {
                 for job in batch.drain(..) {
-                    let job = [job];
-                    let alone = self.transaction(&job);
-                    let [Job { reply, .. }] = job;
-                    let _ = reply.send(match alone {
+                    let alone = self.transaction(slice::from_ref(&job));
+                    job.answer(match alone {
                         Ok(mut replies) => replies.pop().ok_or(StoreError::Closed),
                         Err(error) => Err(error.into()),
                     });
