@@ -98,7 +98,7 @@ fn kept_rate(report: &Report) -> Criterion {
     let measured = report.stored.iter().find(|stored| stored.tasks == MANY);
     let verdict = measured.map(|stored| {
         let kept = stored.kept_rate();
-        (format!("{kept:.2}"), kept >= LEAST_KEPT_RATE)
+        (format!("{kept:.3}"), kept >= LEAST_KEPT_RATE)
     });
     criterion(
         format!("rate with {} tasks stored over that with none", tasks(MANY)),
