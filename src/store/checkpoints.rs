@@ -4,8 +4,9 @@
 //! thread has copied by then is not left for that moment, in which all callbacks wait.
 
 use std::io;
-use std::sync::mpsc::{self, SyncSender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
@@ -28,10 +29,12 @@ impl Checkpoints {
             .name("checkpoints".to_owned())
             .spawn(move || {
                 while rings.recv().is_ok() {
+                    let began = Instant::now();
                     // What fails here is tried again by the writer, and the log keeps it all until then.
                     if let Err(error) = db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
                         tracing::debug!(%error, "a checkpoint beside the writer failed");
                     }
+                    rest(&rings, began.elapsed());
                 }
             })?;
         Ok(Self {
@@ -55,5 +58,16 @@ impl Checkpoints {
         drop(self.bell);
         // If it panicked, it has said so.
         let _ = self.thread.join();
+    }
+}
+
+/// Leaves the writer as long for a checkpoint of its own: there is none while this one runs, and on a slow disk the log would
+/// never begin anew.
+fn rest(rings: &Receiver<()>, pause: Duration) {
+    let until = Instant::now() + pause;
+    while let Some(left) = until.checked_duration_since(Instant::now()) {
+        if rings.recv_timeout(left) == Err(RecvTimeoutError::Disconnected) {
+            return;
+        }
     }
 }
