@@ -30,6 +30,8 @@ const SUCCESS: &[u8] = br#"{"code":200,"msg":"success"}"#;
 /// How long the refusal of a callback is held back that is past the rate at which refusals are noted: whoever floods us waits
 /// for each answer, and good callbacks keep the processor.
 const FLOOD_PAUSE: Duration = Duration::from_millis(100);
+/// How many are held back at one time: a connection that waits for us cannot be asked to make room for another.
+pub(super) const FLOOD_PAUSES: usize = 64;
 
 /// Whether a path is that of a callback.
 pub(super) fn is_callback(path: &str) -> bool {
@@ -93,7 +95,7 @@ where
         }
         Err(refusal) => {
             if !receipt.noted {
-                tokio::time::sleep(FLOOD_PAUSE).await;
+                hold_back(app).await;
             }
             Problem::from(refusal).into_response()
         }
@@ -113,9 +115,15 @@ async fn unread(app: &App, source: &str, (remote, started): (IpAddr, Instant), p
     if app.ingest.notes_refusal(remote) {
         tracing::warn!(source, reason = problem.code(), duration_ms, %remote, "callback refused");
     } else {
-        tokio::time::sleep(FLOOD_PAUSE).await;
+        hold_back(app).await;
     }
     problem.into_response()
+}
+
+async fn hold_back(app: &App) {
+    if let Ok(_place) = app.0.pauses.try_acquire() {
+        tokio::time::sleep(FLOOD_PAUSE).await;
+    }
 }
 
 fn elapsed_ms(started: Instant) -> u64 {

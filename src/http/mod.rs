@@ -9,6 +9,7 @@ use axum::http::Uri;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use ipnet::IpNet;
+use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::clock::Clock;
@@ -91,6 +92,8 @@ struct Shared {
     memory: Memory,
     /// Bodies that proxies are still bringing, by whom they bring them for.
     arriving: Places,
+    /// Refusals of a flood that are held back.
+    pauses: Semaphore,
 }
 
 impl App {
@@ -101,6 +104,7 @@ impl App {
             redactor: Live::new(Redactor::new(&parts.settings.secrets)),
             memory: Memory::of(parts.settings.max_inflight),
             arriving: Places::new(usize::MAX, parts.settings.max_connections_per_address),
+            pauses: Semaphore::new(callbacks::FLOOD_PAUSES),
             parts,
         }))
     }
