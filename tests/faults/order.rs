@@ -139,10 +139,7 @@ impl Answers<'_> {
 
     /// Disturbs a report that is in order, and expects that to be noticed.
     fn check_the_check(&self, calls: &[Call]) {
-        let without = |is_gone: &dyn Fn(&Call) -> bool| {
-            let left: Vec<Call> = calls.iter().filter(|call| !is_gone(call)).cloned().collect();
-            self.check(&left)
-        };
+        let without = |is_gone: &dyn Fn(&Call) -> bool| self.check(&without(calls, is_gone));
         without(&|call| call.syncs(self.wal)).expect_err("no sync at all");
         without(&|call| call.is(&["pwrite64"])).expect_err("nothing was written");
         let mut late = calls.to_vec();
@@ -156,6 +153,11 @@ impl Answers<'_> {
         }
         self.check(&failed).expect_err("syncs that failed");
     }
+}
+
+/// The report, had some calls never been made.
+fn without(calls: &[Call], is_gone: &dyn Fn(&Call) -> bool) -> Vec<Call> {
+    calls.iter().filter(|call| !is_gone(call)).cloned().collect()
 }
 
 fn begins(call: &Call, with: &str) -> bool {
@@ -222,10 +224,7 @@ impl Files<'_> {
 
     /// Disturbs a report that is in order, and expects that to be noticed.
     fn check_the_check(&self, calls: &[Call]) {
-        let without = |is_gone: &dyn Fn(&Call) -> bool| {
-            let left: Vec<Call> = calls.iter().filter(|call| !is_gone(call)).cloned().collect();
-            self.check(&left)
-        };
+        let without = |is_gone: &dyn Fn(&Call) -> bool| self.check(&without(calls, is_gone));
         let file = |call: &Call| call.file().map(PathBuf::from).unwrap_or_default();
         let media = self.data.join("media");
         without(&|call| file(call).starts_with(self.data.join("spool"))).expect_err("files not synced");
