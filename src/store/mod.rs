@@ -127,7 +127,7 @@ impl OpenError {
 const MIN_SQLITE: &str = "3.51.3";
 
 /// Version, name and text of each migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "init", include_str!("../../migrations/0001_init.sql")),
     (
         2,
@@ -135,12 +135,17 @@ const MIGRATIONS: [(i64, &str, &str); 3] = [
         include_str!("../../migrations/0002_lean_ingest.sql"),
     ),
     (
-        LATEST_MIGRATION,
+        3,
         "clustered_rows",
         include_str!("../../migrations/0003_clustered_rows.sql"),
     ),
+    (
+        LATEST_MIGRATION,
+        "stored_files",
+        include_str!("../../migrations/0004_stored_files.sql"),
+    ),
 ];
-const LATEST_MIGRATION: i64 = 3;
+const LATEST_MIGRATION: i64 = 4;
 
 /// Bytes of a page of a new database: what a callback brings is appended, and takes fewer writes the larger a page is.
 const PAGE_SIZE: u32 = 8192;
