@@ -31,10 +31,10 @@ macro_rules! steps {
 }
 
 steps! {
-    /// Start: the spool is empty, leases of the predecessor still stand.
-    SpoolSwept = "spool_swept",
-    /// Start: leases are released, files of deleted tasks are still there.
+    /// Start: leases of the predecessor are released, what it left in the spool is as it left it.
     LeasesReleased = "leases_released",
+    /// Start: only what downloads go on with is in the spool.
+    SpoolSwept = "spool_swept",
     /// The writer has taken commands out of its queue and not begun its transaction.
     BatchTaken = "batch_taken",
     /// The rows of a transaction are written, its COMMIT is not.

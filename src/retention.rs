@@ -190,6 +190,7 @@ pub async fn remove_task(
     let files = storage.task_files(source, task_id).await;
     let deletion = rows.await?;
     if deletion == Deletion::Done {
+        storage.forget_spooled_of(source, task_id);
         failpoint::step(Step::RowsDeleted);
         match files.remove_all_but(&[]).await {
             Ok(()) => {

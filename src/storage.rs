@@ -4,25 +4,30 @@
 //! write → length and content check by the caller → fsync → stage → rename → fsync of the directories. What is visible
 //! of a task changes under [`TaskFiles`] only, one change at a time.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytesize::ByteSize;
 use rustix::io::Errno;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::failpoint::{self, Step};
 
 mod key;
+mod room;
 mod spool;
 
 pub use key::object_key;
-pub use spool::{Finished, HEAD_BYTES, SpoolFile};
+pub use room::{AMPLE, Promise, Reserve};
+pub use spool::{Finished, HEAD_BYTES, Note, SpoolFile, Swept, Validator};
 
 use key::{is_sound, task_directory};
-use spool::Unpublished;
+use room::Room;
+use spool::{Spool, Spooled};
 
 /// Where staged files wait for their rename, on the file system of their destination. No key begins with a dot.
 const INCOMING: &str = ".incoming";
@@ -42,6 +47,18 @@ pub enum StorageError {
     /// The key is not one that [`object_key`] makes; it might lead out of the storage.
     #[error("not a storage key")]
     BadKey,
+    /// The disk has no room beside the reserve and what other downloads were promised. All in bytes.
+    #[error("no room on the disk")]
+    NoRoom {
+        /// For how much.
+        needed: u64,
+        /// How much there is.
+        spare: u64,
+        /// How much is kept free.
+        reserve: u64,
+        /// Whether the disk is large enough at all.
+        fits: bool,
+    },
     /// The operating system refused or failed.
     #[error("the storage could not {action}")]
     Io {
@@ -55,7 +72,7 @@ pub enum StorageError {
 impl StorageError {
     /// Whether the disk, or the quota on it, is full.
     pub fn is_full(&self) -> bool {
-        matches!(self.errno(), Some(Errno::NOSPC | Errno::DQUOT))
+        matches!(self, Self::NoRoom { .. }) || matches!(self.errno(), Some(Errno::NOSPC | Errno::DQUOT))
     }
 
     /// What is wrong and what to do, as one sentence for people, without paths.
@@ -69,16 +86,39 @@ impl StorageError {
             Some(Errno::IO) => "the disk reports a hardware error",
             _ => match self {
                 Self::Io { source, .. } => return format!("{self}: {source}"),
+                Self::NoRoom { .. } => return self.room_sentence(),
                 Self::Missing | Self::BadKey => return self.to_string(),
             },
         };
         format!("{self}: {advice}")
     }
 
+    fn room_sentence(&self) -> String {
+        let &Self::NoRoom {
+            needed,
+            spare,
+            reserve,
+            fits,
+        } = self
+        else {
+            return self.to_string();
+        };
+        let shown = |bytes| ByteSize(bytes).display().iec().to_string();
+        let (needed, spare, reserve) = (shown(needed), shown(spare), shown(reserve));
+        if fits {
+            format!(
+                "the disk is full: {spare} are left beside the reserve of {reserve} and running downloads, {needed} are \
+                 needed; make room and it goes on by itself"
+            )
+        } else {
+            format!("the disk is too small: {needed} are needed beside the reserve of {reserve}")
+        }
+    }
+
     fn errno(&self) -> Option<Errno> {
         match self {
             Self::Io { source, .. } => Errno::from_io_error(source),
-            Self::Missing | Self::BadKey => None,
+            Self::Missing | Self::BadKey | Self::NoRoom { .. } => None,
         }
     }
 }
@@ -92,8 +132,9 @@ fn failed_to(action: &'static str) -> impl FnOnce(io::Error) -> StorageError {
 #[derive(Debug, Clone)]
 pub struct Storage {
     media: Arc<Path>,
-    spool: Arc<Path>,
+    spool: Arc<Spool>,
     locks: Arc<[Arc<Mutex<()>>]>,
+    room: Arc<Room>,
 }
 
 impl Storage {
@@ -112,49 +153,104 @@ impl Storage {
         }
         Ok(Self {
             media: media_root.into(),
-            spool: spool_dir.into(),
+            spool: Arc::new(Spool::over(spool_dir)),
             locks: (0..LOCKS).map(|_| Arc::default()).collect(),
+            room: Arc::new(Room::on(&[spool_dir, media_root], Reserve::Bytes(0))),
         })
     }
 
-    /// Removes every unfinished file and says how many there were.
+    /// Keeps so much of each disk free from now on.
+    #[must_use]
+    pub fn with_reserve(self, reserve: Reserve) -> Self {
+        Self {
+            room: Arc::new(Room::on(&[self.spool.directory(), &self.media], reserve)),
+            ..self
+        }
+    }
+
+    /// Promises room for so many bytes of a file: [`StorageError::NoRoom`] if there is not so much beside the reserve and
+    /// what other downloads were promised.
+    pub fn admit(&self, bytes: u64) -> Result<Promise, StorageError> {
+        self.room.admit(bytes)
+    }
+
+    /// Writes a small file wherever files are written, and removes it: fails while that cannot be done.
+    pub async fn probe(&self) -> Result<(), StorageError> {
+        let directories = [self.spool.directory().to_owned(), self.media.join(INCOMING)];
+        let write = move || {
+            for directory in directories {
+                let probe = Unpublished(directory.join("probe"));
+                let mut file = File::create(&probe.0)?;
+                file.write_all(&[0; 4096])?;
+                file.sync_all()?;
+            }
+            Ok(())
+        };
+        blocking(write).await.map_err(failed_to("write a file"))
+    }
+
+    /// Fails where the reserve has been touched, by whomever.
+    pub fn has_reserve(&self) -> Result<(), StorageError> {
+        self.room.has_reserve()
+    }
+
+    /// The downloads of which a predecessor left part of the file in the spool.
+    pub fn spooled(&self) -> Result<Vec<i64>, StorageError> {
+        self.spool.left()
+    }
+
+    /// Removes every unfinished file but those of downloads that are to be fetched from the same URL still.
     ///
     /// Only at start and only under the lock of the data directory: then no file in the spool has an owner.
-    pub fn sweep_spool(&self) -> Result<usize, StorageError> {
-        let sweep = |directory: &Path| -> io::Result<usize> {
-            let mut swept = 0;
-            for entry in fs::read_dir(directory)? {
-                let entry = entry?;
-                if !entry.file_type()?.is_dir() {
-                    fs::remove_file(entry.path())?;
-                    swept += 1;
-                }
+    pub fn sweep_spool(&self, wanted: &HashMap<i64, String>) -> Result<Swept, StorageError> {
+        let sweep = || -> io::Result<Swept> {
+            let mut swept = self.spool.sweep(wanted)?;
+            for entry in fs::read_dir(self.media.join(INCOMING))? {
+                fs::remove_file(entry?.path())?;
+                swept.removed += 1;
             }
             Ok(swept)
         };
-        let swept = || Ok(sweep(&self.spool)? + sweep(&self.media.join(INCOMING))?);
-        swept().map_err(failed_to("empty the spool"))
+        sweep().map_err(failed_to("empty the spool"))
     }
 
-    /// Begins a file in the spool. The name carries the lease token, so that two claims of one download never meet.
+    /// Begins a file in the spool, for one claim of a download.
     pub async fn create_spool(&self, download_id: i64, token: i64) -> Result<SpoolFile, StorageError> {
-        let path = self.spool.join(format!("{download_id}-{token}.part"));
-        SpoolFile::create(path).await
+        self.spool.create(download_id, token).await
+    }
+
+    /// Goes on with the file of a download from where an earlier claim put it down, if there is one and it comes from
+    /// `url`.
+    pub async fn resume_spool(&self, download_id: i64, url: &str) -> Result<Option<SpoolFile>, StorageError> {
+        self.spool.resume(download_id, url).await
+    }
+
+    /// Removes what was put down of one download, if anything was: it needs it no more.
+    pub fn forget_spooled(&self, download_id: i64) {
+        self.spool.forget(|download, _| download == download_id);
+    }
+
+    /// Removes what was put down of the downloads of one task.
+    pub fn forget_spooled_of(&self, source: &str, task_id: &str) {
+        self.spool
+            .forget(|_, note| note.source == source && note.task_id == task_id);
+    }
+
+    /// Removes all that was put down and waits for another attempt, to make room; how many files.
+    pub fn forget_all_spooled(&self) -> usize {
+        self.spool.forget(|_, _| true)
     }
 
     /// Brings a finished file onto the file system of its destination, so that publishing it is a mere rename: itself by
     /// a rename, or from another file system by a synced copy, which may take minutes.
     ///
-    /// If the caller stops waiting, the copy ends soon and nothing is left of the file.
+    /// If that fails, or the caller stops waiting, the file stays in the spool for another attempt.
     pub async fn stage(&self, finished: Finished) -> Result<Staged, StorageError> {
-        let from = finished.path;
-        let to = Unpublished(
-            self.media
-                .join(INCOMING)
-                .join(from.0.file_name().unwrap_or_default()),
-        );
+        let from = finished.spooled;
+        let name = from.path().file_name().unwrap_or_default();
+        let to = Unpublished(self.media.join(INCOMING).join(name));
         // Both go along, so that what appears after the caller stopped waiting is removed nevertheless.
-        let renamed = blocking(move || match fs::rename(&from.0, &to.0) {
+        let renamed = blocking(move || match fs::rename(from.path(), &to.0) {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => Ok((to, Some(from))),
             Err(error) => Err(error),
             Ok(()) => Ok((to, None)),
@@ -212,6 +308,17 @@ impl Storage {
 /// A whole and synced file on the file system of its destination. Dropping it unpublished removes it.
 #[derive(Debug)]
 pub struct Staged(Unpublished);
+
+/// A path whose file goes when this does. Nothing is left to remove once the file was renamed.
+#[derive(Debug)]
+struct Unpublished(PathBuf);
+
+impl Drop for Unpublished {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed by the sweep at the next start.
+        fs::remove_file(&self.0).ok();
+    }
+}
 
 /// The right to change which files of one task are visible. There is one at a time for each task.
 ///
@@ -275,8 +382,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 }
 
 /// Copies in pieces, each on a blocking thread: dropping this ends the copy after the piece at hand.
-async fn copy_across(from: Unpublished, to: Unpublished) -> io::Result<Staged> {
-    let paths = (from.0.clone(), to.0.clone());
+async fn copy_across(from: Spooled, to: Unpublished) -> io::Result<Staged> {
+    let paths = (from.path().to_owned(), to.0.clone());
     let (mut input, mut output) =
         blocking(move || Ok((File::open(paths.0)?, File::create(paths.1)?))).await?;
     loop {
@@ -291,6 +398,7 @@ async fn copy_across(from: Unpublished, to: Unpublished) -> io::Result<Staged> {
         }
     }
     blocking(move || output.sync_all()).await?;
+    from.discard();
     Ok(Staged(to))
 }
 

@@ -11,7 +11,8 @@ use url::Url;
 use super::listeners::{Certificate, Listeners};
 use crate::clock::Clock;
 use crate::config::{Config, Live, Source, SourceName};
-use crate::download::{AllowedHosts, Downloader, Settings as DownloadSettings};
+use crate::download::fetch::{Fetcher, Limits};
+use crate::download::{Downloader, Progress, Rules, Settings as DownloadSettings, SourceRules};
 use crate::egress::{EgressPolicy, GuardedClient};
 use crate::failpoint::{self, Step};
 use crate::http::{self, App, Parts};
@@ -19,7 +20,7 @@ use crate::ingest::Ingest;
 use crate::retention::{Retention, Settings as RetentionSettings};
 use crate::retry::Backoff;
 use crate::shutdown::Tasks;
-use crate::storage::Storage;
+use crate::storage::{Reserve, Storage};
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
 
@@ -36,7 +37,7 @@ pub struct Instance {
     /// Where it serves the API: the same, unless `admin_listen` is set.
     pub api_addr: SocketAddr,
     app: App,
-    allowed_hosts: Live<AllowedHosts>,
+    rules: Live<Rules>,
     /// Has the certificate looked at at once.
     certificate_again: Arc<Notify>,
     tasks: Tasks,
@@ -59,22 +60,24 @@ impl Instance {
         let (addr, api_addr) = (listeners.addr()?, listeners.api_addr()?);
         let certificate_again = Arc::new(Notify::new());
         let certificate = Certificate::of(config, &data, clock.clone(), certificate_again.clone())?;
-        let ingest = Ingest::new(
+        let max_body = config.ingest.max_body;
+        let ingest = Ingest::new(store.clone(), clock.clone(), config.sources.clone(), max_body);
+        let fetcher = Fetcher {
+            client: GuardedClient::new(egress_policy(config, addr))?,
+            storage: storage.clone(),
+            tasks: tasks.clone(),
+            progress: Progress::default(),
+            limits: download_limits(config),
+        };
+        let progress = fetcher.progress.clone();
+        let rules = Live::new(rules(config));
+        let downloader = Downloader::new(
             store.clone(),
             clock.clone(),
-            config.sources.clone(),
-            config.ingest.max_body,
+            fetcher,
+            download_settings(config),
+            rules.clone(),
         );
-        let allowed_hosts = Live::new(allowed_hosts(config));
-        let downloader = Downloader {
-            store: store.clone(),
-            storage: storage.clone(),
-            client: GuardedClient::new(egress_policy(config, addr))?,
-            clock: clock.clone(),
-            tasks: tasks.clone(),
-            settings: download_settings(config),
-            allowed_hosts: allowed_hosts.clone(),
-        };
         let retention = Retention::new(
             store.clone(),
             storage.clone(),
@@ -87,6 +90,7 @@ impl Instance {
             storage,
             clock,
             tasks: tasks.clone(),
+            downloads: (progress, downloader.pause()),
             settings: http_settings(config),
         });
         listeners.serve(config, &app, certificate, &tasks);
@@ -96,7 +100,7 @@ impl Instance {
             addr,
             api_addr,
             app,
-            allowed_hosts,
+            rules,
             certificate_again,
             tasks,
             writer,
@@ -109,7 +113,7 @@ impl Instance {
     /// stays until the next start.
     pub fn reload(&self, config: &Config) {
         self.app.ingest.replace_sources(config.sources.clone());
-        self.allowed_hosts.replace(allowed_hosts(config));
+        self.rules.replace(rules(config));
         self.app
             .replace_secrets(config.api.tokens.clone(), &config.secrets());
         self.certificate_again.notify_one();
@@ -143,21 +147,26 @@ fn open_storage(config: &Config, data: &DataDir) -> anyhow::Result<Storage> {
             media.display()
         )
     })?;
-    let swept = storage.sweep_spool()?;
-    if swept > 0 {
-        tracing::info!(
-            files = swept,
-            "removed {swept} partial files of an earlier run; their downloads start again"
-        );
-    }
-    Ok(storage)
+    let reserve = config.storage.reserve.map_or(Reserve::Usual, Reserve::Bytes);
+    Ok(storage.with_reserve(reserve))
 }
 
 /// The lock proves that nobody else works here: every lease is void, and files of deleted tasks can go.
 async fn tidy_up(store: &Store, storage: &Storage) -> anyhow::Result<()> {
-    failpoint::step(Step::SpoolSwept);
     store.release_downloads().await?;
     failpoint::step(Step::LeasesReleased);
+    let wanted = store.downloads_wanted(&storage.spooled()?).await?;
+    let swept = storage.sweep_spool(&wanted)?;
+    if swept.kept + swept.removed > 0 {
+        tracing::info!(
+            kept = swept.kept,
+            removed = swept.removed,
+            "found partial files of an earlier run: {} will be gone on with, {} were of no use",
+            swept.kept,
+            swept.removed
+        );
+    }
+    failpoint::step(Step::SpoolSwept);
     for doomed in store.doomed_files().await? {
         let (source, task_id) = (&doomed.source, &doomed.task_id);
         let files = storage.task_files(source, task_id).await;
@@ -198,14 +207,23 @@ fn download_settings(config: &Config) -> DownloadSettings {
     DownloadSettings {
         concurrency: downloads.concurrency,
         per_host: u32::try_from(downloads.per_host).unwrap_or(u32::MAX),
-        max_size: downloads.max_size,
-        total_timeout: downloads.total_timeout,
         lease: LEASE,
         max_attempts: downloads.max_attempts,
+        give_up_after: downloads.give_up_after,
         backoff: Backoff {
             base: downloads.retry_base,
             cap: downloads.retry_cap,
         },
+    }
+}
+
+fn download_limits(config: &Config) -> Limits {
+    let downloads = &config.downloads;
+    Limits {
+        max_size: downloads.max_size,
+        total_timeout: downloads.total_timeout,
+        min_speed: downloads.min_speed,
+        stall_timeout: downloads.stall_timeout,
     }
 }
 
@@ -217,8 +235,14 @@ fn retention_settings(config: &Config) -> RetentionSettings {
     }
 }
 
-fn allowed_hosts(config: &Config) -> AllowedHosts {
-    let of = |(name, source): (&SourceName, &Source)| (name.to_string(), source.allowed_hosts.clone());
+fn rules(config: &Config) -> Rules {
+    let of = |(name, source): (&SourceName, &Source)| {
+        let rules = SourceRules {
+            allowed_hosts: source.allowed_hosts.clone(),
+            can_refresh: source.api_key.is_some(),
+        };
+        (name.to_string(), rules)
+    };
     config.sources.iter().map(of).collect()
 }
 

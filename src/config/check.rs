@@ -328,6 +328,8 @@ impl Checks<'_> {
         self.above_zero("downloads.connect_timeout", downloads.connect_timeout);
         self.above_zero("downloads.idle_timeout", downloads.idle_timeout);
         self.above_zero("downloads.total_timeout", downloads.total_timeout);
+        self.above_zero("downloads.stall_timeout", downloads.stall_timeout);
+        self.above_zero("downloads.give_up_after", downloads.give_up_after);
         self.above_zero("downloads.retry_base", downloads.retry_base);
         if downloads.concurrency == 0 {
             self.refuse("downloads.concurrency", "must be more than 0");

@@ -225,9 +225,20 @@ pub struct Downloads {
     /// How long one attempt may take in all.
     #[serde(with = "values::duration")]
     pub total_timeout: Duration,
+    /// Bytes a second that a transfer must bring, on average over each stretch of `stall_timeout`; a slower one is cut and
+    /// gone on with later. 0: any speed will do.
+    #[serde(with = "values::size")]
+    pub min_speed: u64,
+    /// Length of that stretch.
+    #[serde(with = "values::duration")]
+    pub stall_timeout: Duration,
     /// Attempts before a file is `failed`. Only failures of the remote side count.
     #[serde(deserialize_with = "values::count")]
     pub max_attempts: u32,
+    /// How long after it was announced a file that still cannot be had is `failed`, attempts left or not; never before its
+    /// deadline.
+    #[serde(with = "values::duration")]
+    pub give_up_after: Duration,
     /// The wait after the first failed attempt, before jitter; it doubles with each further one.
     #[serde(with = "values::duration")]
     pub retry_base: Duration,
@@ -245,7 +256,10 @@ impl Default for Downloads {
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(30),
             total_timeout: Duration::from_hours(6),
+            min_speed: 1 << 10,
+            stall_timeout: Duration::from_secs(30),
             max_attempts: 24,
+            give_up_after: 14 * DAY,
             retry_base: Duration::from_secs(2),
             retry_cap: Duration::from_hours(6),
         }
@@ -280,6 +294,10 @@ pub struct Storage {
     /// `file:///…`, or none for `data_dir/media`.
     #[serde(with = "values::blank")]
     pub url: Option<String>,
+    /// Bytes of each disk that no download touches, so that callbacks can be recorded; `None` for a gibibyte or a twentieth
+    /// of the disk, whichever is less.
+    #[serde(with = "values::auto_size")]
+    pub reserve: Option<u64>,
 }
 
 /// `[retention]`: what goes by age.

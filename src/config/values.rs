@@ -76,36 +76,40 @@ fn mismatch<E: serde::de::Error>(wanted: &str, found: &Value) -> E {
 
 /// `"30s"`, `"5m"`, `"1h 30m"`.
 pub(super) mod duration {
-    use super::{Deserializer, Duration, Serializer, SpanParser, SpanPrinter, text_as};
+    use super::{Deserializer, Duration, Serializer, SpanParser, SpanPrinter, SpanRelativeTo, text_as};
+
+    const DAY: u64 = 24 * 60 * 60;
 
     pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
-        text_as(d, "a duration such as \"30s\", \"5m\" or \"1h 30m\"", |text| {
-            SpanParser::new().parse_unsigned_duration(text.trim()).ok()
-        })
+        text_as(d, "a duration such as \"30s\", \"5m\" or \"1h 30m\"", parse)
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Duration> {
+        let span = SpanParser::new().parse_span(text.trim()).ok()?;
+        let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
+        Duration::try_from(duration).ok()
     }
 
     pub(in super::super) fn serialize<S: Serializer>(value: &Duration, s: S) -> Result<S::Ok, S::Error> {
+        if value.subsec_nanos() == 0 && value.as_secs().is_multiple_of(DAY) && !value.is_zero() {
+            return s.collect_str(&format_args!("{}d", value.as_secs() / DAY));
+        }
         s.serialize_str(&SpanPrinter::new().unsigned_duration_to_string(value))
     }
 }
 
 /// An age such as `"90d"`, where `"off"` means that nothing is ever too old.
 pub(super) mod age {
-    use super::{Deserializer, Duration, Serializer, SpanParser, SpanPrinter, SpanRelativeTo, text_as};
-
-    const DAY: u64 = 24 * 60 * 60;
+    use super::{Deserializer, Duration, Serializer, duration, text_as};
 
     pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
         d: D,
     ) -> Result<Option<Duration>, D::Error> {
         text_as(d, "an age such as \"90d\" or \"12h\", or \"off\"", |text| {
-            let text = text.trim();
-            if text == "off" {
+            if text.trim() == "off" {
                 return Some(None);
             }
-            let span = SpanParser::new().parse_span(text).ok()?;
-            let age = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
-            Duration::try_from(age).ok().map(Some)
+            duration::parse(text).map(Some)
         })
     }
 
@@ -115,10 +119,7 @@ pub(super) mod age {
     ) -> Result<S::Ok, S::Error> {
         match value {
             None => s.serialize_str("off"),
-            Some(age) if age.subsec_nanos() == 0 && age.as_secs().is_multiple_of(DAY) && !age.is_zero() => {
-                s.collect_str(&format_args!("{}d", age.as_secs() / DAY))
-            }
-            Some(age) => s.serialize_str(&SpanPrinter::new().unsigned_duration_to_string(age)),
+            Some(age) => duration::serialize(age, s),
         }
     }
 }
@@ -158,6 +159,30 @@ pub(super) mod size {
             Some((name, unit)) => format!("{}{name}", value / unit),
             None => format!("{value}B"),
         })
+    }
+}
+
+/// A size, or `"auto"` for none.
+pub(super) mod auto_size {
+    use super::{Deserializer, Serializer, Value, size};
+    use serde::Deserialize as _;
+    use serde::de::Error as _;
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
+        let value = Value::deserialize(d)?;
+        if value.as_str().map(str::trim) == Some("auto") {
+            return Ok(None);
+        }
+        size::deserialize(value)
+            .map(Some)
+            .map_err(|error| D::Error::custom(format!("{error}; or \"auto\"")))
+    }
+
+    pub(in super::super) fn serialize<S: Serializer>(value: &Option<u64>, s: S) -> Result<S::Ok, S::Error> {
+        match value {
+            None => s.serialize_str("auto"),
+            Some(bytes) => size::serialize(bytes, s),
+        }
     }
 }
 

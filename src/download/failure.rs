@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::Settings;
 use super::content::NotMedia;
+use super::pause::Cause;
 use crate::clock::{Millis, millis};
 use crate::egress::EgressError;
 use crate::retry::parse_retry_after;
-use crate::storage::StorageError;
+use crate::storage::{AMPLE, StorageError};
 use crate::store::downloads::{ClaimedDownload, DownloadError, Settlement};
 
 /// Longest `Retry-After` that is honoured.
@@ -16,10 +17,12 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
 /// How long before a file is expected to be deleted an attempt is made that would otherwise come too late.
 const LAST_CALL: Duration = Duration::from_mins(1);
 
-/// How long a download waits after a fault of this machine.
-///
-/// Every download meets the same full disk, each of them alone: a pause of the whole queue belongs in [`super::Downloader`].
-const AFTER_LOCAL_FAULT: Duration = Duration::from_secs(30);
+/// How long a download waits after a fault of this machine, besides the pause of the queue: should the fault be the
+/// download's own after all, others get their turn.
+const AFTER_LOCAL_FAULT: Duration = Duration::from_secs(5);
+
+/// How long a file waits that finds no room where smaller ones do.
+const UNTIL_THERE_IS_ROOM: Duration = Duration::from_mins(5);
 
 /// Why a file could not be fetched and stored.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +30,14 @@ pub enum FetchError {
     /// No answer, a broken one, or one that the guard refused.
     #[error("{}", .0.sentence())]
     Egress(#[from] EgressError),
+    /// No host can be reached, so that this one is not to blame.
+    #[error("this machine reaches no host: {}", .seen.sentence())]
+    Offline {
+        /// What was seen of this one.
+        seen: EgressError,
+        /// URLs of hosts that worked lately.
+        witnesses: Vec<String>,
+    },
     /// An answer without the file.
     #[error("the server answered with status {status}")]
     Status {
@@ -44,7 +55,7 @@ pub enum FetchError {
     /// Fewer or more bytes than announced.
     #[error("{received} bytes came where {announced} were announced")]
     Length {
-        /// By `Content-Length`.
+        /// By `Content-Length` or `Content-Range`.
         announced: u64,
         /// How many came.
         received: u64,
@@ -58,15 +69,28 @@ pub enum FetchError {
     /// The content is not media.
     #[error(transparent)]
     NotMedia(#[from] NotMedia),
+    /// The transfer crawled.
+    #[error("only {speed} bytes a second came for {} s, where {least} are wanted", .over.as_secs_f32())]
+    Stalled {
+        /// Bytes a second.
+        speed: u64,
+        /// `min_speed`.
+        least: u64,
+        /// `stall_timeout`.
+        over: Duration,
+    },
     /// It took longer than `total_timeout`.
-    #[error("not finished within {} s", .limit.as_secs())]
+    #[error("not finished within {} s", .limit.as_secs_f32())]
     TooSlow {
         /// `total_timeout`.
         limit: Duration,
     },
-    /// Our disk failed.
+    /// Our disk or storage failed.
     #[error("{}", .0.sentence())]
     Storage(#[from] StorageError),
+    /// The server is being stopped.
+    #[error("the server was stopped")]
+    Stopped,
     /// Our code failed.
     #[error("the download crashed; the log has the details")]
     Panicked,
@@ -75,12 +99,27 @@ pub enum FetchError {
 /// What a failure means for the download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
-    /// The other side may do better next time.
+    /// The other side may do better next time: costs an attempt.
     Retryable,
+    /// The same, and another URL of the file would be better still.
+    Expired,
     /// Nothing will be different next time.
     Final,
-    /// Not the other side's fault.
+    /// Not the other side's fault: costs nothing.
     Local,
+}
+
+/// What a failure tells of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OfHost {
+    /// Nothing.
+    Nothing,
+    /// It does its work, only not for this file.
+    Works,
+    /// It can be reached, but cannot do its work, or wants to be left alone.
+    Struggles,
+    /// It cannot be reached.
+    Gone,
 }
 
 impl FetchError {
@@ -91,6 +130,7 @@ impl FetchError {
             Self::Egress(EgressError::Truncated { .. }) | Self::Length { .. } => "truncated",
             Self::Egress(error) if error.is_local() => "local",
             Self::Egress(_) | Self::TooSlow { .. } => "network",
+            Self::Stalled { .. } => "stalled",
             Self::Status {
                 status: 403 | 404 | 410,
                 ..
@@ -98,17 +138,19 @@ impl FetchError {
             Self::Status { .. } => "http_status",
             Self::TooLarge { .. } => "too_large",
             Self::Encoded { .. } | Self::NotMedia(_) => "not_media",
-            Self::Storage(StorageError::Io { .. }) => "local",
             Self::Storage(StorageError::BadKey | StorageError::Missing) | Self::Panicked => "internal",
+            Self::Storage(_) | Self::Offline { .. } | Self::Stopped => "local",
         }
     }
 
     fn class(&self) -> Class {
         match self.code() {
             "local" => Class::Local,
-            "blocked" | "too_large" | "not_media" => Class::Final,
+            "expired" => Class::Expired,
+            "blocked" | "too_large" => Class::Final,
+            // A page of text in the place of a file may be that of a maintenance; a file is what it is.
+            "not_media" if matches!(self, Self::Encoded { .. }) => Class::Final,
             "http_status" if !self.is_passing_status() => Class::Final,
-            // Also `expired`: a file may show up late, and without an API key there is no other URL to ask for.
             _ => Class::Retryable,
         }
     }
@@ -121,6 +163,55 @@ impl FetchError {
         matches!(status, 408 | 425 | 429) || !(400..500).contains(status)
     }
 
+    pub(super) fn of_host(&self) -> OfHost {
+        match self {
+            Self::Storage(_) | Self::Offline { .. } | Self::Stopped | Self::Panicked => OfHost::Nothing,
+            Self::Egress(error) if error.is_local() || matches!(error, EgressError::Blocked { .. }) => {
+                OfHost::Nothing
+            }
+            Self::Egress(error) if !error.has_answered() => OfHost::Gone,
+            Self::Status { status, .. } if *status == 429 || *status >= 500 => OfHost::Struggles,
+            _ => OfHost::Works,
+        }
+    }
+
+    /// Whether the connection was cut, by whomever, while a body came that was fine so far.
+    pub(super) fn is_cut(&self) -> bool {
+        match self {
+            Self::Egress(EgressError::Truncated { .. } | EgressError::Exchange { .. })
+            | Self::Stalled { .. } => true,
+            Self::Egress(EgressError::Timeout { source, .. }) => !source.is_connect(),
+            Self::Length { announced, received } => received < announced,
+            _ => false,
+        }
+    }
+
+    /// Whether what came of the file so far is worth going on with.
+    pub(super) fn leaves_a_part(&self) -> bool {
+        match self {
+            Self::Length { announced, received } => received < announced,
+            // What grows without having told how far makes the disk full for all others.
+            Self::Storage(error) => !error.is_full(),
+            Self::NotMedia(_) | Self::Panicked => false,
+            _ => self.class() != Class::Final,
+        }
+    }
+
+    /// What is wrong with this machine, if that is what it is and concerns all downloads.
+    pub(super) fn pause_cause(&self) -> Option<Cause> {
+        match self {
+            // A large file waits alone where smaller ones find room; one that never fits must not stop all others.
+            Self::Storage(StorageError::NoRoom { spare, fits, .. }) if *spare >= AMPLE || !fits => None,
+            Self::Storage(StorageError::NoRoom { needed, .. }) => Some(Cause::Full(*needed)),
+            Self::Storage(error) if error.is_full() => Some(Cause::Full(1)),
+            Self::Offline { witnesses, .. } => Some(Cause::Network(witnesses.clone())),
+            Self::Stopped => None,
+            Self::Storage(_) if self.code() == "local" => Some(Cause::Storage),
+            _ if self.code() == "local" => Some(Cause::Machine),
+            _ => None,
+        }
+    }
+
     fn shown(&self) -> DownloadError {
         DownloadError {
             code: self.code(),
@@ -129,40 +220,71 @@ impl FetchError {
     }
 }
 
-/// How a claim ends that failed at `now`; `jitter` is any random number.
-pub(super) fn settlement(
-    failure: &FetchError,
-    claim: &ClaimedDownload,
-    settings: &Settings,
-    now: Millis,
-    jitter: u64,
-) -> Settlement {
+/// When and under which rules a failure is settled.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms<'a> {
+    pub(super) settings: &'a Settings,
+    /// Whether the provider's API can be asked for another URL.
+    pub(super) can_refresh: bool,
+    pub(super) now: Millis,
+    /// Any random number.
+    pub(super) jitter: u64,
+}
+
+/// How a claim ends that failed.
+pub(super) fn settlement(failure: &FetchError, claim: &ClaimedDownload, terms: Terms<'_>) -> Settlement {
     let mut error = failure.shown();
     let attempt = claim.attempts.saturating_add(1);
     match failure.class() {
-        Class::Local => Settlement::Released {
-            at: now.saturating_add(millis(AFTER_LOCAL_FAULT)),
-            error: Some(error),
-        },
-        Class::Retryable if attempt < settings.max_attempts => {
-            let backoff = settings.backoff.delay(attempt, jitter);
-            let asked = asked_wait(failure, now).unwrap_or_default();
-            let at = now.saturating_add(millis(backoff.max(asked)));
-            Settlement::Retry {
-                at: in_time(at, claim, now),
-                error,
+        Class::Local => {
+            let (wait, error) = match failure {
+                FetchError::Stopped => (Duration::ZERO, None),
+                _ if failure.pause_cause().is_none() => (UNTIL_THERE_IS_ROOM, Some(error)),
+                _ => (AFTER_LOCAL_FAULT, Some(error)),
+            };
+            let at = terms.now.saturating_add(millis(wait));
+            Settlement::Released { at, error }
+        }
+        Class::Final => Settlement::Failed { error, counts: false },
+        Class::Retryable | Class::Expired => {
+            if let Some(why) = given_up(claim, attempt, terms) {
+                error.detail = format!("{}; given up {why}", error.detail);
+                return Settlement::Failed { error, counts: true };
+            }
+            let backoff = terms.settings.backoff.delay(attempt, terms.jitter);
+            let asked = asked_wait(failure, terms.now).unwrap_or_default();
+            let at = in_time(
+                terms.now.saturating_add(millis(backoff.max(asked))),
+                claim,
+                terms.now,
+            );
+            if failure.class() == Class::Expired && terms.can_refresh {
+                Settlement::Expired { at, error }
+            } else {
+                Settlement::Retry { at, error }
             }
         }
-        Class::Retryable => {
-            error.detail = format!("{}; given up after {attempt} attempts", error.detail);
-            Settlement::Failed { error }
-        }
-        Class::Final => Settlement::Failed { error },
     }
 }
 
+/// Why there is no further attempt after so many, if so. Time alone ends nothing before the file is expected to be deleted.
+fn given_up(claim: &ClaimedDownload, attempt: u32, terms: Terms<'_>) -> Option<String> {
+    let Settings {
+        max_attempts,
+        give_up_after,
+        ..
+    } = *terms.settings;
+    if attempt >= max_attempts {
+        return Some(format!("after {attempt} attempts"));
+    }
+    let last = claim.queued_at.saturating_add(millis(give_up_after));
+    let days = give_up_after.as_secs() / 86_400;
+    (terms.now >= last.max(claim.deadline))
+        .then(|| format!("after {attempt} attempts in {days} days or more"))
+}
+
 /// The wait that the server asked for, within reason: an hour at most.
-fn asked_wait(failure: &FetchError, now: Millis) -> Option<Duration> {
+pub(super) fn asked_wait(failure: &FetchError, now: Millis) -> Option<Duration> {
     let FetchError::Status {
         retry_after: Some(value),
         ..
@@ -196,10 +318,9 @@ mod tests {
         Settings {
             concurrency: 1,
             per_host: 1,
-            max_size: 1_000,
-            total_timeout: Duration::from_secs(5),
             lease: Duration::from_secs(5),
             max_attempts: 3,
+            give_up_after: Duration::from_hours(14 * 24),
             backoff: Backoff {
                 base: Duration::from_secs(2),
                 cap: Duration::from_mins(15),
@@ -220,7 +341,9 @@ mod tests {
             role: Role::Result,
             n: 0,
             url: "https://a.example/1.mp4".to_owned(),
+            host: "a.example".to_owned(),
             attempts,
+            queued_at: NOW,
             deadline: NOW + 20 * 60_000,
         }
     }
@@ -238,9 +361,19 @@ mod tests {
         StorageError::Io { action, source }.into()
     }
 
+    fn settled(failure: &FetchError, claim: &ClaimedDownload, (now, jitter): (Millis, u64)) -> Settlement {
+        let terms = Terms {
+            settings: &settings(),
+            can_refresh: false,
+            now,
+            jitter,
+        };
+        settlement(failure, claim, terms)
+    }
+
     /// The wait until the next attempt in seconds, with the longest backoff; `None` if there is none.
     fn wait(failure: &FetchError, attempts: u32) -> Option<i64> {
-        match settlement(failure, &claim(attempts), &settings(), NOW, u64::MAX) {
+        match settled(failure, &claim(attempts), (NOW, u64::MAX)) {
             Settlement::Retry { at, .. } => Some((at - NOW + 1) / 1_000),
             Settlement::Failed { .. } => None,
             other => panic!("{other:?}"),
@@ -265,6 +398,7 @@ mod tests {
             FetchError::TooSlow { limit },
             FetchError::Panicked,
             EgressError::TooManyRedirects.into(),
+            NotMedia::Empty.into(),
         ] {
             assert_eq!(wait(&passing, 0), Some(2), "{passing}");
         }
@@ -279,18 +413,19 @@ mod tests {
         let encoding = "gzip".to_owned();
         for lasting in [
             FetchError::TooLarge { limit: 1 },
-            NotMedia::Empty.into(),
             blocked.into(),
             FetchError::Encoded { encoding },
         ] {
             assert_eq!(wait(&lasting, 0), None, "{lasting}");
+            let settled = settled(&lasting, &claim(0), (NOW, 0));
+            assert!(matches!(settled, Settlement::Failed { counts: false, .. }));
         }
     }
 
     #[test]
     fn the_last_attempt_fails_for_good() {
-        let last = settlement(&status(404, None), &claim(2), &settings(), NOW, 0);
-        let Settlement::Failed { error } = last else {
+        let last = settled(&status(404, None), &claim(2), (NOW, 0));
+        let Settlement::Failed { error, counts: true } = last else {
             panic!("{last:?}");
         };
         assert_eq!(error.code, "expired");
@@ -310,7 +445,13 @@ mod tests {
             },
             ..settings()
         };
-        let after = |now| match settlement(&status(500, None), &claim(9), &settings, now, u64::MAX) {
+        let terms = |now| Terms {
+            settings: &settings,
+            can_refresh: false,
+            now,
+            jitter: u64::MAX,
+        };
+        let after = |now| match settlement(&status(500, None), &claim(9), terms(now)) {
             Settlement::Retry { at, .. } => at,
             other => panic!("{other:?}"),
         };
@@ -350,7 +491,7 @@ mod tests {
             Errno::IO,
             Errno::ACCESS,
         ] {
-            let released = settlement(&disk(errno), &claim(2), &settings(), NOW, 0);
+            let released = settled(&disk(errno), &claim(2), (NOW, 0));
             let Settlement::Released {
                 at,
                 error: Some(error),
@@ -358,8 +499,84 @@ mod tests {
             else {
                 panic!("{released:?}");
             };
-            assert_eq!((at - NOW, error.code), (30_000, "local"), "{errno}");
+            assert_eq!((at - NOW, error.code), (5_000, "local"), "{errno}");
         }
+        assert_eq!(disk(Errno::NOSPC).pause_cause(), Some(Cause::Full(1)));
+        assert_eq!(disk(Errno::ROFS).pause_cause(), Some(Cause::Storage));
+    }
+
+    #[test]
+    fn a_file_too_large_for_the_room_there_is_waits_alone_while_smaller_ones_find_some() {
+        let no_room = |spare, fits| {
+            FetchError::from(StorageError::NoRoom {
+                needed: 2 * AMPLE,
+                spare,
+                reserve: 1,
+                fits,
+            })
+        };
+        assert_eq!(
+            no_room(AMPLE - 1, true).pause_cause(),
+            Some(Cause::Full(2 * AMPLE))
+        );
+        for alone in [no_room(AMPLE, true), no_room(0, false)] {
+            assert_eq!(alone.pause_cause(), None);
+            let settled = settled(&alone, &claim(2), (NOW, 0));
+            assert!(matches!(settled, Settlement::Released { at, .. } if at == NOW + 300_000));
+        }
+    }
+
+    #[test]
+    fn an_expired_url_waits_for_another_where_one_can_be_asked_for() {
+        let settings = settings();
+        let terms = Terms {
+            settings: &settings,
+            can_refresh: true,
+            now: NOW,
+            jitter: u64::MAX,
+        };
+        for code in [403, 404, 410] {
+            let settled = settlement(&status(code, None), &claim(0), terms);
+            assert!(
+                matches!(settled, Settlement::Expired { at, .. } if at == NOW + 1_999),
+                "{settled:?}"
+            );
+        }
+        let settled = settlement(&status(500, None), &claim(0), terms);
+        assert!(matches!(settled, Settlement::Retry { .. }));
+        let settled = settlement(&status(404, None), &claim(2), terms);
+        assert!(
+            matches!(settled, Settlement::Failed { counts: true, .. }),
+            "its attempts are used up"
+        );
+    }
+
+    #[test]
+    fn time_alone_ends_nothing_before_the_deadline() {
+        let after = |queued_at, deadline| {
+            let claim = ClaimedDownload {
+                queued_at,
+                deadline,
+                ..claim(0)
+            };
+            settled(&status(500, None), &claim, (NOW, 0))
+        };
+        let long_ago = NOW - 15 * 86_400_000;
+        assert!(matches!(after(long_ago, NOW + 1), Settlement::Retry { .. }));
+        assert!(
+            matches!(after(NOW, NOW - 1), Settlement::Retry { .. }),
+            "it is young"
+        );
+        let Settlement::Failed { error, counts: true } = after(long_ago, NOW - 1) else {
+            panic!("both have passed");
+        };
+        assert!(
+            error
+                .detail
+                .ends_with("given up after 1 attempts in 14 days or more"),
+            "{}",
+            error.detail
+        );
     }
 
     #[test]
@@ -380,7 +597,7 @@ mod tests {
             deadline: NOW - 1,
             ..claim(0)
         };
-        let settled = settlement(&status(503, Some("999999")), &late, &settings(), NOW, 0);
+        let settled = settled(&status(503, Some("999999")), &late, (NOW, 0));
         assert!(
             matches!(settled, Settlement::Retry { at, .. } if at == NOW + 3_600_000),
             "{settled:?}"

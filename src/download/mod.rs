@@ -1,7 +1,7 @@
 //! One queued file, from claim to settlement.
 //!
 //! Claim → fetch into the spool ([`fetch`]) → stage → renew → publish → settle. What a failure leads to is decided in [`failure`], whether a
-//! body is media in [`content`]. The store is asked before and after, never held in between.
+//! body is media in [`content`], and when a cut transfer may go on in [`resume`]. The store is asked before and after, never held in between.
 
 use std::collections::HashMap;
 use std::convert::identity;
@@ -12,24 +12,32 @@ use tokio::sync::Notify;
 
 use crate::clock::{Clock, Millis};
 use crate::config::Live;
-use crate::egress::GuardedClient;
+use crate::egress::EgressError;
 use crate::failpoint::{self, Step};
 use crate::provider::naming::{file_name, guess_extension};
 use crate::retry::Backoff;
-use crate::shutdown::Tasks;
-use crate::storage::{Storage, StorageError};
-use crate::store::downloads::{ClaimedDownload, Lease, Settled, Settlement};
+use crate::storage::{AMPLE, StorageError};
+use crate::store::downloads::{Caps, ClaimedDownload, Lease, Settled, Settlement};
 use crate::store::{Store, StoreError};
 use crate::worker;
 
 pub mod content;
 pub mod failure;
 pub mod fetch;
+mod hosts;
+mod pause;
+mod progress;
+pub mod resume;
 #[cfg(test)]
 mod tests;
 
-use failure::FetchError;
-use fetch::{Fetched, Target, fetch_to_spool};
+pub use pause::{Pause, Reason};
+pub use progress::{Progress, Transfer};
+
+use failure::{FetchError, OfHost, Terms};
+use fetch::{Fetched, Fetcher};
+use hosts::Hosts;
+use pause::Cause;
 
 /// Between two tries to settle while the store fails.
 const SETTLE_BACKOFF: Backoff = Backoff {
@@ -40,59 +48,76 @@ const SETTLE_BACKOFF: Backoff = Backoff {
 /// How often settling is tried. After that the lease runs out, and the file is fetched again.
 const SETTLE_TRIES: u32 = 6;
 
-/// How downloads are done. The waits for a connection and for each piece of a body belong to the client's
-/// [`EgressPolicy`](crate::egress::EgressPolicy).
+/// How downloads are claimed and tried again.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Most downloads at once.
     pub concurrency: usize,
     /// Most downloads at once from one host.
     pub per_host: u32,
-    /// Largest file, in bytes.
-    pub max_size: u64,
-    /// Longest time for one attempt, everything included.
-    pub total_timeout: Duration,
     /// How long a claim stands without renewal; it is renewed every third of it.
     pub lease: Duration,
     /// Attempts that count, after which a download is failed.
     pub max_attempts: u32,
+    /// How long after it was queued a download is not tried again, if its deadline has passed, too.
+    pub give_up_after: Duration,
     /// The wait before the next attempt.
     pub backoff: Backoff,
 }
 
-/// By source: the hosts it may fetch from. A source that is not listed, or with an empty list: any public host.
-pub type AllowedHosts = HashMap<String, Vec<String>>;
+/// What holds for the downloads of one source.
+#[derive(Debug, Clone, Default)]
+pub struct SourceRules {
+    /// From where they may be fetched; empty: any public host.
+    pub allowed_hosts: Vec<String>,
+    /// Whether the provider's API can be asked for another URL of a file.
+    pub can_refresh: bool,
+}
 
-/// Carries out queued downloads. Cheap to clone, apart from the settings.
-#[derive(Debug, Clone)]
+/// The rules by source. Of one that is not listed, the default.
+pub type Rules = HashMap<String, SourceRules>;
+
+/// Carries out queued downloads.
+#[derive(Debug)]
 pub struct Downloader {
-    /// Where downloads are claimed and settled.
-    pub store: Store,
-    /// Where files go.
-    pub storage: Storage,
-    /// What fetches them.
-    pub client: GuardedClient,
-    /// When they fall due.
-    pub clock: Clock,
-    /// Under which they run, and which tells them to stop.
-    pub tasks: Tasks,
-    /// Within which limits.
-    pub settings: Settings,
-    /// From which hosts; may be replaced while downloads run, and holds for those that start afterwards.
-    pub allowed_hosts: Live<AllowedHosts>,
+    store: Store,
+    fetcher: Fetcher,
+    clock: Clock,
+    settings: Settings,
+    rules: Live<Rules>,
+    hosts: Hosts,
+    pause: Pause,
 }
 
 impl Downloader {
+    /// Claims from `store` and fetches by `fetcher`, under rules that may be replaced while downloads run and hold for those
+    /// that start afterwards.
+    pub fn new(store: Store, clock: Clock, fetcher: Fetcher, settings: Settings, rules: Live<Rules>) -> Self {
+        Self {
+            store,
+            fetcher,
+            clock,
+            settings,
+            rules,
+            hosts: Hosts::default(),
+            pause: Pause::default(),
+        }
+    }
+
+    /// Tells whether the queue is paused, also while this runs.
+    pub fn pause(&self) -> Pause {
+        self.pause.clone()
+    }
+
     /// Claims and carries out downloads as they fall due, until the soft stop; what runs then goes on until the hard
     /// stop.
     pub async fn run(self) {
-        let (concurrency, clock, tasks) = (self.settings.concurrency, self.clock.clone(), self.tasks.clone());
+        let (concurrency, clock, tasks) = (
+            self.settings.concurrency,
+            self.clock.clone(),
+            self.fetcher.tasks.clone(),
+        );
         worker::run(Arc::new(self), concurrency, clock, tasks).await;
-    }
-
-    /// Claims and carries out one due download, if there is one, and says whether there was.
-    pub async fn step(&self) -> Result<bool, StoreError> {
-        worker::step(self).await
     }
 
     /// Fetches and publishes the file; `None` if the lease was lost on the way, or nobody could say whether it stands.
@@ -101,26 +126,98 @@ impl Downloader {
             Ok(fetched) => fetched,
             Err(error) => return Some(Err(error)),
         };
-        self.publish(claim, fetched)
-            .await
-            .map_err(FetchError::from)
-            .transpose()
+        // What is whole in the spool stays there, and is published without another transfer.
+        tokio::select! {
+            biased;
+            () = self.fetcher.tasks.stopping() => Some(Err(FetchError::Stopped)),
+            published = self.publish(claim, fetched) => published.map_err(FetchError::from).transpose(),
+        }
     }
 
+    /// Fetches the file, and learns from that of its host.
     async fn fetch(&self, claim: &ClaimedDownload) -> Result<Fetched, FetchError> {
-        let allowed_hosts = self.allowed_hosts_of(&claim.source);
-        let target = Target {
-            lease: claim.lease,
-            url: &claim.url,
-            allowed_hosts: &allowed_hosts,
-            max_size: self.settings.max_size,
-            total_timeout: self.settings.total_timeout,
+        let rules = self.rules_of(&claim.source);
+        let fetched = self.fetcher.fetch(claim, &rules.allowed_hosts).await;
+        let (host, url, now) = (&claim.host, &claim.url, self.clock.now());
+        let Err(failure) = fetched else {
+            self.hosts.answered(host, url, now);
+            return fetched;
         };
-        fetch_to_spool(&self.client, &self.storage, &target).await
+        let failure = match (failure.of_host(), failure) {
+            (OfHost::Gone, FetchError::Egress(seen)) => self.judge(claim, seen).await,
+            (_, failure) => failure,
+        };
+        match failure.of_host() {
+            OfHost::Nothing => {}
+            OfHost::Works => self.hosts.answered(host, url, now),
+            OfHost::Struggles => {
+                self.hosts.reached(host, url, now);
+                self.leave_alone(host, &failure);
+            }
+            OfHost::Gone => self.leave_alone(host, &failure),
+        }
+        Err(failure)
     }
 
-    fn allowed_hosts_of(&self, source: &str) -> Vec<String> {
-        self.allowed_hosts.now().get(source).cloned().unwrap_or_default()
+    /// Tells a host that cannot be reached from a network that leads nowhere: then hosts that worked lately cannot be reached
+    /// either. A name that worked lately and is unknown now is no less a witness than another host.
+    async fn judge(&self, claim: &ClaimedDownload, seen: EgressError) -> FetchError {
+        let itself = matches!(seen, EgressError::Resolve { .. });
+        let other_than = (!itself).then_some(claim.host.as_str());
+        let witnesses = self.hosts.witnesses(other_than, self.clock.now());
+        if !seen.is_offline() {
+            if !seen.is_unreachable() || witnesses.is_empty() {
+                return seen.into();
+            }
+            for witness in &witnesses {
+                if self.fetcher.client.reaches(witness).await {
+                    return seen.into();
+                }
+            }
+        }
+        FetchError::Offline { seen, witnesses }
+    }
+
+    /// Has other downloads leave a host alone that fails again and again, or that asked for it.
+    fn leave_alone(&self, host: &str, failure: &FetchError) {
+        let now = self.clock.now();
+        if let Some(wait) = failure::asked_wait(failure, now) {
+            self.hosts.asked_to_wait(host, wait, now);
+        }
+        if let Some(pause) = self.hosts.troubled(host, now) {
+            let seconds = pause.as_secs();
+            tracing::warn!(
+                host,
+                "{host} keeps failing and is left alone for {seconds} s: {failure}"
+            );
+        }
+    }
+
+    fn rules_of(&self, source: &str) -> SourceRules {
+        self.rules.now().get(source).cloned().unwrap_or_default()
+    }
+
+    /// Finds out whether what the queue is paused for is over, and if so, has it go on.
+    async fn probe(&self, cause: Cause) {
+        let storage = &self.fetcher.storage;
+        let is_over = match cause {
+            Cause::Full(needed) => storage.admit(needed.min(AMPLE)).is_ok() && storage.probe().await.is_ok(),
+            Cause::Storage | Cause::Machine => storage.probe().await.is_ok(),
+            Cause::Network(witnesses) if witnesses.is_empty() => true,
+            Cause::Network(witnesses) => self.reaches_any(&witnesses).await,
+        };
+        if is_over {
+            self.pause.end(self.clock.now());
+        }
+    }
+
+    async fn reaches_any(&self, witnesses: &[String]) -> bool {
+        for witness in witnesses {
+            if self.fetcher.client.reaches(witness).await {
+                return true;
+            }
+        }
+        false
     }
 
     /// Makes the file visible if the lease still stands, else removes it: `None`.
@@ -132,9 +229,10 @@ impl Downloader {
         let Fetched { file, content } = fetched;
         let name = name_of(claim, content.extension);
         let (bytes, sha256) = (file.bytes, file.sha256);
-        let staged = self.storage.stage(file).await?;
+        let staged = self.fetcher.storage.stage(file).await?;
         failpoint::step(Step::FileStaged);
         let files = self
+            .fetcher
             .storage
             .task_files(&claim.source, claim.task_id.as_str())
             .await;
@@ -177,10 +275,17 @@ impl Downloader {
             match self.store.settle_download(claim.lease, settlement.clone()).await {
                 Ok(Settled::Done) => {
                     failpoint::step(Step::DownloadSettled);
+                    if matches!(settlement, Settlement::Stored { .. } | Settlement::Failed { .. }) {
+                        self.forget_spooled(claim);
+                    }
                     return log(claim, &settlement, took);
                 }
                 // A file that was published belongs to whoever holds the row now, or went with the deleted task.
-                Ok(Settled::LeaseLost | Settled::Gone) => return log_lost(claim, took),
+                Ok(Settled::LeaseLost) => return log_lost(claim, took),
+                Ok(Settled::Gone) => {
+                    self.forget_spooled(claim);
+                    return log_lost(claim, took);
+                }
                 Err(error) if tried == SETTLE_TRIES => {
                     let (task, download) = (claim.task_id.as_str(), claim.lease.download);
                     tracing::error!(
@@ -195,9 +300,18 @@ impl Downloader {
         }
     }
 
+    fn forget_spooled(&self, claim: &ClaimedDownload) {
+        self.fetcher.storage.forget_spooled(claim.lease.download);
+    }
+
     fn settlement_of(&self, failure: &FetchError, claim: &ClaimedDownload) -> Settlement {
-        let jitter = getrandom::u64().unwrap_or(u64::MAX);
-        failure::settlement(failure, claim, &self.settings, self.clock.now(), jitter)
+        let terms = Terms {
+            settings: &self.settings,
+            can_refresh: self.rules_of(&claim.source).can_refresh,
+            now: self.clock.now(),
+            jitter: getrandom::u64().unwrap_or(u64::MAX),
+        };
+        failure::settlement(failure, claim, terms)
     }
 }
 
@@ -206,12 +320,33 @@ impl worker::Queue for Downloader {
     type Error = StoreError;
 
     async fn claim(&self) -> Result<Option<ClaimedDownload>, StoreError> {
-        let Settings { lease, per_host, .. } = self.settings;
-        self.store.claim_download(lease, per_host).await
+        let now = self.clock.now();
+        if let Some(probe_at) = self.pause.probe_at(&self.clock) {
+            let Some(cause) = (probe_at <= now).then(|| self.pause.due(now)).flatten() else {
+                return Ok(None);
+            };
+            tokio::select! {
+                () = self.probe(cause) => {}
+                () = self.fetcher.tasks.draining() => {}
+            }
+            if self.pause.reason().is_some() {
+                return Ok(None);
+            }
+        }
+        let caps = Caps {
+            per_host: self.settings.per_host,
+            exceptions: self.hosts.caps(now),
+        };
+        self.store.claim_download(self.settings.lease, caps).await
     }
 
     async fn next_due(&self) -> Result<Option<Millis>, StoreError> {
-        self.store.next_download_due().await
+        if let Some(probe_at) = self.pause.probe_at(&self.clock) {
+            return Ok(Some(probe_at));
+        }
+        let due = self.store.next_download_due().await?;
+        let opening = self.hosts.next_opening(self.clock.now());
+        Ok(due.into_iter().chain(opening).min())
     }
 
     async fn bring_forward(&self, by: Duration) -> Result<(), StoreError> {
@@ -227,15 +362,15 @@ impl worker::Queue for Downloader {
         let started = Instant::now();
         let renew = || self.renew(claim.lease);
         let obtained = worker::while_leased(self.settings.lease / 3, renew, self.obtain(&claim));
-        let settlement = tokio::select! {
-            biased;
-            // Dropping `obtained` closes the connection and removes the spool file.
-            () = self.tasks.stopping() => Settlement::Released { at: self.clock.now(), error: None },
-            obtained = obtained => match obtained.and_then(identity) {
-                Some(Ok(stored)) => stored,
-                Some(Err(failure)) => self.settlement_of(&failure, &claim),
-                None => return log_lost(&claim, started.elapsed()),
-            },
+        let settlement = match obtained.await.and_then(identity) {
+            Some(Ok(stored)) => stored,
+            Some(Err(failure)) => {
+                if let Some(cause) = failure.pause_cause() {
+                    self.pause.begin(cause, &failure.to_string(), self.clock.now());
+                }
+                self.settlement_of(&failure, &claim)
+            }
+            None => return log_lost(&claim, started.elapsed()),
         };
         self.settle(&claim, settlement, started.elapsed()).await;
     }
@@ -285,7 +420,8 @@ fn log(claim: &ClaimedDownload, settlement: &Settlement, took: Duration) {
             return;
         }
         Settlement::Retry { error, .. } => ("will be tried again", error),
-        Settlement::Failed { error } => ("failed for good", error),
+        Settlement::Expired { error, .. } => ("waits for another URL", error),
+        Settlement::Failed { error, .. } => ("failed for good", error),
         Settlement::Released {
             error: Some(error), ..
         } => ("waits for this machine, at no cost", error),

@@ -4,16 +4,19 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+use super::fetch::Limits;
 use super::*;
 use crate::egress::scripted::{Answer, ScriptedServer, Trap};
-use crate::egress::{EgressError, EgressPolicy};
+use crate::egress::{EgressError, EgressPolicy, GuardedClient};
+use crate::provider::{Kind, Role};
+use crate::shutdown::Tasks;
+use crate::storage::Storage;
 
 const MP4: &[u8] = b"\0\0\0\x18ftypisom\0\0\x02\0isomiso2\0\0\0\x08free and so on";
 
 struct Bench {
     directory: TempDir,
-    storage: Storage,
-    client: GuardedClient,
+    fetcher: Fetcher,
 }
 
 impl Bench {
@@ -28,29 +31,27 @@ impl Bench {
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_millis(200),
         });
-        Self {
-            directory,
-            storage,
+        let fetcher = Fetcher {
             client: client.unwrap(),
-        }
+            storage,
+            tasks: Tasks::new(),
+            progress: Progress::default(),
+            limits: Limits {
+                max_size: 1_000,
+                total_timeout: Duration::from_secs(2),
+                min_speed: 0,
+                stall_timeout: Duration::from_secs(1),
+            },
+        };
+        Self { directory, fetcher }
     }
 
     async fn fetch(&self, url: &str) -> Result<Fetched, FetchError> {
-        let target = Target {
-            lease: Lease {
-                download: 1,
-                token: 1,
-            },
-            url,
-            allowed_hosts: &[],
-            max_size: 1_000,
-            total_timeout: Duration::from_secs(2),
-        };
-        let fetched = fetch_to_spool(&self.client, &self.storage, &target).await;
+        let fetched = self.fetcher.fetch(&claim(url), &[]).await;
         assert_eq!(
             self.spooled(),
             usize::from(fetched.is_ok()),
-            "a failure leaves nothing in the spool"
+            "a failure without a validator leaves nothing in the spool"
         );
         fetched
     }
@@ -64,6 +65,26 @@ impl Bench {
     fn spooled(&self) -> usize {
         let count = |directory: &Path| std::fs::read_dir(directory).unwrap().count();
         count(&self.directory.path().join("spool"))
+    }
+}
+
+fn claim(url: &str) -> ClaimedDownload {
+    ClaimedDownload {
+        lease: Lease {
+            download: 1,
+            token: 1,
+        },
+        source: "kie".to_owned(),
+        task_id: "t1".parse().unwrap(),
+        kind: Kind::video(),
+        index: 0,
+        role: Role::Result,
+        n: 0,
+        url: url.to_owned(),
+        host: "127.0.0.1".to_owned(),
+        queued_at: 0,
+        attempts: 0,
+        deadline: 0,
     }
 }
 
@@ -188,17 +209,8 @@ async fn a_fetch_that_is_dropped_leaves_nothing_behind() {
         Answer::Stall([b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n", MP4].concat())
     })
     .await;
-    let target = Target {
-        lease: Lease {
-            download: 1,
-            token: 1,
-        },
-        url: &server.url("/1.mp4"),
-        allowed_hosts: &[],
-        max_size: 1_000,
-        total_timeout: Duration::from_mins(1),
-    };
-    let mut fetching = Box::pin(fetch_to_spool(&bench.client, &bench.storage, &target));
+    let claim = claim(&server.url("/1.mp4"));
+    let mut fetching = Box::pin(bench.fetcher.fetch(&claim, &[]));
     while bench.spooled() == 0 {
         let step = tokio::time::timeout(Duration::from_millis(5), &mut fetching);
         assert!(step.await.is_err());

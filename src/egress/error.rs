@@ -173,10 +173,35 @@ impl EgressError {
 
     /// Whether this machine is at fault, having no descriptors or memory left, and the peer is not.
     pub fn is_local(&self) -> bool {
-        let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+        self.has_errno(&[Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM])
+    }
+
+    fn has_errno(&self, wanted: &[Errno]) -> bool {
         causes(self)
             .filter_map(|cause| Errno::from_io_error(cause.downcast_ref::<io::Error>()?))
-            .any(|errno| exhausted.contains(&errno))
+            .any(|errno| wanted.contains(&errno))
+    }
+
+    /// Whether this machine has no network at all.
+    pub fn is_offline(&self) -> bool {
+        self.has_errno(&[Errno::NETUNREACH, Errno::NETDOWN])
+    }
+
+    /// Whether no connection came into being: the peer is gone, or the way to it is.
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Resolve { .. } | Self::Connect { .. } => true,
+            Self::Timeout { source, .. } => source.is_connect(),
+            _ => false,
+        }
+    }
+
+    /// Whether the peer answered, before whatever went wrong.
+    pub fn has_answered(&self) -> bool {
+        matches!(
+            self,
+            Self::Truncated { .. } | Self::Exchange { .. } | Self::TooManyRedirects
+        ) || matches!(self, Self::Timeout { source, .. } if !source.is_connect() && !source.is_request())
     }
 
     /// The error with its innermost cause, as one sentence.

@@ -10,12 +10,14 @@
 //!
 //! Redirects are followed here, not by the HTTP library. Proxies are ignored: they would resolve names for us, unjudged.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, ClientBuilder, Response, StatusCode};
+use tokio::net::TcpStream;
 use url::Url;
 
 mod address;
@@ -57,6 +59,7 @@ pub struct Request<'a> {
 #[derive(Debug, Clone)]
 pub struct GuardedClient {
     policy: Arc<EgressPolicy>,
+    resolver: Resolver,
     /// One client for each scope, because a resolver is told neither the port nor the request it works for, and so that
     /// a connection made under one scope is never used under another.
     public: Client,
@@ -83,8 +86,34 @@ impl GuardedClient {
             public: client(Scope::Public)?,
             listed: client(Scope::Listed)?,
             exempt: client(Scope::Exempt)?,
+            resolver: resolver.clone(),
             policy,
         })
+    }
+
+    /// Whether where this URL leads to can be reached: its name is looked up and a connection made, by the same guard, and
+    /// nothing sent.
+    pub async fn reaches(&self, url: &str) -> bool {
+        let connect = async {
+            let hop = self.policy.vet_first(url, &[]).ok()?;
+            let port = hop.url.port_or_known_default()?;
+            let addresses = match policy::literal(&hop.url) {
+                Some(address) => vec![address],
+                None => self.guard(hop.scope).addresses(&hop.host).await.ok()?,
+            };
+            let sockets: Vec<SocketAddr> = addresses.into_iter().map(|ip| (ip, port).into()).collect();
+            TcpStream::connect(&*sockets).await.ok()
+        };
+        let connected = tokio::time::timeout(self.policy.connect_timeout, connect).await;
+        matches!(connected, Ok(Some(_)))
+    }
+
+    fn guard(&self, scope: Scope) -> GuardedResolver {
+        GuardedResolver {
+            resolver: self.resolver.clone(),
+            policy: Arc::clone(&self.policy),
+            scope,
+        }
     }
 
     /// Sends a GET and follows up to [`MAX_REDIRECTS`] redirects, each judged like the first URL.

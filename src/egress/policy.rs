@@ -141,7 +141,7 @@ fn without_trailing_dot(url: &mut Url) -> Result<(), BlockReason> {
     url.set_host(Some(&bare)).map_err(|_| BlockReason::InvalidUrl)
 }
 
-fn literal(url: &Url) -> Option<IpAddr> {
+pub(super) fn literal(url: &Url) -> Option<IpAddr> {
     match url.host()? {
         Host::Ipv4(address) => Some(address.into()),
         Host::Ipv6(address) => Some(address.into()),

@@ -53,7 +53,8 @@ pub(super) struct GuardedResolver {
 }
 
 impl GuardedResolver {
-    async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, Box<dyn Error + Send + Sync>> {
+    /// All addresses of a name, each judged.
+    pub(super) async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, Box<dyn Error + Send + Sync>> {
         let addresses = self.resolver.look_up(name).await?;
         if addresses.is_empty() {
             return Err("the name has no address".into());

@@ -14,6 +14,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::clock::Clock;
 use crate::config::{Live, Secret};
+use crate::download::{Pause, Progress};
 use crate::ingest::{Ingest, Memory};
 use crate::shutdown::Tasks;
 use crate::storage::Storage;
@@ -59,6 +60,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Tells whether we are draining.
     pub tasks: Tasks,
+    /// Tells how far running downloads are, and why none runs.
+    pub downloads: (Progress, Pause),
     /// How it is set.
     pub settings: Settings,
 }

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::App;
 use super::problem::{Path, Problem};
-use super::views::TaskView;
+use super::views::{Seen, TaskView};
 use crate::clock::{parse_rfc3339, rfc3339};
 use crate::provider::{Kind, TaskId};
 use crate::retention::remove_task;
@@ -76,9 +76,9 @@ pub(super) async fn list(
         limit: limit(query.limit.as_deref())?,
     };
     let page = app.store.list_tasks(&filter).await?;
-    let now = app.clock.now();
+    let seen = Seen::by(&app);
     let answer = TaskList {
-        tasks: page.items.iter().map(|task| TaskView::of(task, now)).collect(),
+        tasks: page.items.iter().map(|task| TaskView::of(task, &seen)).collect(),
         next_cursor: page.next.map(|next| next.to_string()),
     };
     Ok(app.redactor().json(StatusCode::OK, &answer))
@@ -98,7 +98,7 @@ pub(super) async fn show(
     };
     Ok(app
         .redactor()
-        .json(StatusCode::OK, &TaskView::of(&task, app.clock.now())))
+        .json(StatusCode::OK, &TaskView::of(&task, &Seen::by(&app))))
 }
 
 /// Looks again after every commit that changed something, until the task is settled.
@@ -193,7 +193,7 @@ pub(super) async fn expect(
     };
     if let (true, Some((task_id, source))) = (single, of_single) {
         let task = find(&app, &task_id, Some(&source)).await?;
-        return Ok(app.redactor().json(status, &TaskView::of(&task, app.clock.now())));
+        return Ok(app.redactor().json(status, &TaskView::of(&task, &Seen::by(&app))));
     }
     Ok((
         status,
@@ -297,13 +297,21 @@ pub(super) async fn retry(
 
 /// Counts of everything.
 pub(super) async fn stats(State(app): State<App>) -> Result<Response, Problem> {
-    let counts = app.store.counts().await?;
+    let mut counts = app.store.counts().await?;
+    // To those who ask, a file that waits for another URL waits.
+    if let Some(waiting) = counts.files.remove("needs_url") {
+        *counts.files.entry("queued".to_owned()).or_default() += waiting;
+    }
+    let paused = app.downloads.1.reason();
+    let paused = paused.as_ref();
     let answer = json!({
         "tasks": counts.tasks,
         "files": counts.files,
         "oldest_queued_at": counts.oldest_queued_at.map(rfc3339),
         "stored_bytes": counts.stored_bytes,
-        "paused": null,
+        "paused": paused.map(|reason| &reason.detail),
+        "paused_code": paused.map(|reason| reason.code),
+        "paused_since": paused.map(|reason| rfc3339(reason.since)),
         "repaired": 0,
     });
     Ok(Json(answer).into_response())

@@ -5,8 +5,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::App;
 use super::redact::Redactor;
 use crate::clock::{Millis, rfc3339};
+use crate::download::Progress;
 use crate::provider::encoding::beginning;
 use crate::store::deliveries::{DeliveryRecord, LISTED_BODY_BYTES};
 use crate::store::tasks::{FileRecord, OutcomeRecord, TaskRecord};
@@ -66,7 +68,17 @@ struct FileView<'a> {
     attempts: i64,
     next_attempt_at: Option<String>,
     error: Option<ErrorView<'a>>,
+    /// Only of a running transfer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<ProgressView>,
     deadline: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ProgressView {
+    bytes: u64,
+    total: Option<u64>,
+    bytes_per_second: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -75,9 +87,24 @@ struct ErrorView<'a> {
     detail: &'a str,
 }
 
+/// What the views show besides what is recorded.
+pub(super) struct Seen<'a> {
+    /// Decides whether a queued file still waits for its next attempt.
+    now: Millis,
+    progress: &'a Progress,
+}
+
+impl<'a> Seen<'a> {
+    pub(super) fn by(app: &'a App) -> Self {
+        Self {
+            now: app.clock.now(),
+            progress: &app.downloads.0,
+        }
+    }
+}
+
 impl<'a> TaskView<'a> {
-    /// `now` decides whether a queued file still waits for its next attempt.
-    pub(super) fn of(task: &'a TaskRecord, now: Millis) -> Self {
+    pub(super) fn of(task: &'a TaskRecord, seen: &Seen<'_>) -> Self {
         let main = task.main_outcome();
         Self {
             task_id: &task.task_id,
@@ -100,7 +127,7 @@ impl<'a> TaskView<'a> {
             files: task
                 .files
                 .iter()
-                .map(|file| FileView::of(task, file, now))
+                .map(|file| FileView::of(task, file, seen))
                 .collect(),
         }
     }
@@ -124,16 +151,24 @@ impl<'a> OutcomeView<'a> {
 }
 
 impl<'a> FileView<'a> {
-    fn of(task: &TaskRecord, file: &'a FileRecord, now: Millis) -> Self {
+    fn of(task: &TaskRecord, file: &'a FileRecord, seen: &Seen<'_>) -> Self {
         let stored = file.state == "stored";
-        let waits = file.state == "queued" && file.next_at > now;
+        // To those who ask, a file that waits for another URL waits.
+        let state = match file.state.as_str() {
+            "needs_url" => "queued",
+            state => state,
+        };
+        let waits = state == "queued" && file.next_at > seen.now;
+        let transfer = (state == "downloading")
+            .then(|| seen.progress.of(file.id))
+            .flatten();
         Self {
             name: &file.name,
             role: &file.role,
             kind: &file.kind,
             index: file.index,
             n: file.n,
-            state: &file.state,
+            state,
             provider_url: &file.provider_url,
             url: stored.then(|| {
                 format!(
@@ -150,6 +185,11 @@ impl<'a> FileView<'a> {
                 .error
                 .as_ref()
                 .map(|(code, detail)| ErrorView { code, detail }),
+            progress: transfer.map(|transfer| ProgressView {
+                bytes: transfer.bytes,
+                total: transfer.total,
+                bytes_per_second: transfer.speed,
+            }),
             deadline: rfc3339(file.deadline),
         }
     }

@@ -1,157 +1,204 @@
-//! Files being written, out of sight.
+//! Files being written, out of sight, and those that wait for the attempt that goes on with them.
+//!
+//! A file is written by one holder at a time. When it is cut short it is put down here, with a note of what it is a part of,
+//! and whoever claims its download next takes it up. The index in memory says what lies here; the disk says it again to
+//! the next process.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::collections::HashMap;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use sha2::{Digest, Sha256};
+use super::{StorageError, failed_to};
 
-use super::{StorageError, blocking, failed_to};
-use crate::failpoint::{self, Step};
+mod file;
+mod note;
+#[cfg(test)]
+mod tests;
 
-/// How many of the first bytes of a file are kept for the content check.
-pub const HEAD_BYTES: usize = 512;
+#[cfg(test)]
+pub(super) use file::BUFFER_BYTES;
+pub(super) use file::Spooled;
+pub use file::{Finished, HEAD_BYTES, SpoolFile};
+pub use note::{Note, Validator};
 
-/// How much is gathered before it goes to the disk.
-pub(super) const BUFFER_BYTES: usize = 512 * 1024;
+use file::{Place, remove_if_there};
+use note::Record;
 
-/// A file being written. Dropping it removes it.
+/// The directory, and what lies in it for a later attempt, by the download it belongs to.
 #[derive(Debug)]
-pub struct SpoolFile {
-    path: Unpublished,
-    /// `None` only while a write is under way, or after one failed or was abandoned.
-    pub(super) sink: Option<Sink>,
-    bytes: u64,
-    head: Vec<u8>,
+pub(super) struct Spool {
+    directory: PathBuf,
+    kept: Mutex<HashMap<i64, Partial>>,
 }
 
-#[derive(Debug)]
-pub(super) struct Sink {
-    pub(super) file: File,
-    buffer: Vec<u8>,
-    hash: Sha256,
+/// A file that was put down.
+#[derive(Debug, Clone)]
+struct Partial {
+    part: PathBuf,
+    note: Note,
+    /// How many of its first bytes can be relied on.
+    trusted: u64,
 }
 
-impl Sink {
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.write_all(&self.buffer)?;
-        self.hash.update(&self.buffer);
-        self.buffer.clear();
-        Ok(())
-    }
+/// What a sweep found.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Swept {
+    /// Files that were removed.
+    pub removed: usize,
+    /// Files that an attempt goes on with.
+    pub kept: usize,
 }
 
-impl SpoolFile {
-    /// Begins a file that must not exist yet.
-    pub(super) async fn create(path: PathBuf) -> Result<Self, StorageError> {
-        let (file, path) = blocking(move || {
-            let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-            Ok((file, Unpublished(path)))
-        })
-        .await
-        .map_err(failed_to("create a file in the spool"))?;
-        Ok(Self {
-            path,
-            sink: Some(Sink {
-                file,
-                buffer: Vec::with_capacity(BUFFER_BYTES),
-                hash: Sha256::new(),
-            }),
-            bytes: 0,
-            head: Vec::with_capacity(HEAD_BYTES),
-        })
+impl Spool {
+    pub(super) fn over(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            kept: Mutex::default(),
+        }
     }
 
-    /// Appends to the file. After an error, or if the caller stopped waiting, every further call fails.
-    ///
-    /// Writing and hashing are done together, half a mebibyte at a time, on a blocking thread: one hop per buffer and no
-    /// second copy, where `tokio::fs` would hop and copy for each chunk that the network happens to deliver.
-    pub async fn write(&mut self, mut chunk: &[u8]) -> Result<(), StorageError> {
-        self.bytes += chunk.len() as u64;
-        let missing = HEAD_BYTES - self.head.len();
-        self.head.extend_from_slice(&chunk[..missing.min(chunk.len())]);
-        while !chunk.is_empty() {
-            let sink = self.sink.as_mut().ok_or_else(abandoned)?;
-            let room = BUFFER_BYTES - sink.buffer.len();
-            let (now, later) = chunk.split_at(room.min(chunk.len()));
-            sink.buffer.extend_from_slice(now);
-            chunk = later;
-            if sink.buffer.len() == BUFFER_BYTES {
-                self.flush().await?;
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Takes up the file of a download where it was put down, if it comes from `url`.
+    pub(super) async fn resume(
+        self: &Arc<Self>,
+        download: i64,
+        url: &str,
+    ) -> Result<Option<SpoolFile>, StorageError> {
+        let Some(partial) = self.take(download) else {
+            return Ok(None);
+        };
+        let place = self.place(download, &partial.part);
+        if partial.note.url != url {
+            return Ok(None);
+        }
+        SpoolFile::reopen(place, partial).await
+    }
+
+    /// Begins a file. The name carries the lease token, so that two claims of one download never meet.
+    pub(super) async fn create(
+        self: &Arc<Self>,
+        download: i64,
+        token: i64,
+    ) -> Result<SpoolFile, StorageError> {
+        let part = self.directory.join(format!("{download}-{token}.part"));
+        SpoolFile::create(self.place(download, &part)).await
+    }
+
+    fn place(self: &Arc<Self>, download: i64, part: &Path) -> Place {
+        Place {
+            spool: Arc::clone(self),
+            download,
+            part: part.to_owned(),
+            note: note_of(part),
+            kept: false,
+        }
+    }
+
+    fn put(&self, download: i64, partial: Partial) {
+        let mut kept = self.lock();
+        if let Some(other) = kept.get(&download).filter(|other| other.part != partial.part) {
+            remove(other);
+        }
+        kept.insert(download, partial);
+    }
+
+    fn take(&self, download: i64) -> Option<Partial> {
+        self.lock().remove(&download)
+    }
+
+    /// Removes what lies here and fits; how many files.
+    pub(super) fn forget(&self, fits: impl Fn(i64, &Note) -> bool) -> usize {
+        let mut kept = self.lock();
+        let before = kept.len();
+        kept.retain(|download, partial| {
+            let goes = fits(*download, &partial.note);
+            if goes {
+                remove(partial);
+            }
+            !goes
+        });
+        before - kept.len()
+    }
+
+    /// The downloads of which a predecessor left something.
+    pub(super) fn left(&self) -> Result<Vec<i64>, StorageError> {
+        let left = || -> io::Result<Vec<i64>> {
+            let entries = fs::read_dir(&self.directory)?.collect::<io::Result<Vec<_>>>()?;
+            Ok(entries
+                .iter()
+                .filter_map(|entry| download_of(&entry.path()))
+                .collect())
+        };
+        left().map_err(failed_to("read the spool"))
+    }
+
+    /// Takes over what a predecessor left for downloads that are to be fetched, from the same URL still; removes all else.
+    pub(super) fn sweep(&self, wanted: &HashMap<i64, String>) -> io::Result<Swept> {
+        let mut swept = Swept::default();
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                continue;
+            }
+            let path = entry.path();
+            if !path.exists() {
+                // It went with its part.
+                continue;
+            }
+            match wanted_part(&path, wanted) {
+                Some((download, partial)) => {
+                    self.put(download, partial);
+                    swept.kept += 1;
+                }
+                None if is_note_of_a_part(&path) => {}
+                None => {
+                    remove_if_there(&path)?;
+                    remove_if_there(&note_of(&path))?;
+                    swept.removed += 1;
+                }
             }
         }
-        Ok(())
+        Ok(swept)
     }
 
-    /// How many bytes were written so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Writes what is left and syncs the content to the disk.
-    pub async fn finish(mut self) -> Result<Finished, StorageError> {
-        let mut sink = self.sink.take().ok_or_else(abandoned)?;
-        let sha256 = blocking(move || {
-            sink.flush()?;
-            sink.file.sync_all()?;
-            failpoint::step(Step::SpoolSynced);
-            Ok(sink.hash.finalize().into())
-        })
-        .await
-        .map_err(failed_to("sync a file in the spool"))?;
-        Ok(Finished {
-            bytes: self.bytes,
-            sha256,
-            head: self.head,
-            path: self.path,
-        })
-    }
-
-    async fn flush(&mut self) -> Result<(), StorageError> {
-        let mut sink = self.sink.take().ok_or_else(abandoned)?;
-        let flushed = blocking(move || {
-            sink.flush()?;
-            failpoint::step(Step::SpoolHalfWritten);
-            Ok(sink)
-        });
-        self.sink = Some(flushed.await.map_err(failed_to("write to the spool"))?);
-        Ok(())
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Partial>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn abandoned() -> StorageError {
-    let source = io::Error::other("an earlier write failed or was abandoned");
-    failed_to("write to the spool")(source)
+fn note_of(part: &Path) -> PathBuf {
+    part.with_extension("note")
 }
 
-/// A whole and synced file in the spool. Dropping it unpublished removes it.
-#[derive(Debug)]
-pub struct Finished {
-    /// Length in bytes.
-    pub bytes: u64,
-    /// SHA-256 of the content.
-    pub sha256: [u8; 32],
-    /// The first [`HEAD_BYTES`] bytes, or all of them.
-    pub head: Vec<u8>,
-    pub(super) path: Unpublished,
+/// Notes go with their part.
+fn is_note_of_a_part(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "note") && path.with_extension("part").exists()
 }
 
-impl Finished {
-    /// Where the file lies until it is published.
-    pub fn path(&self) -> &Path {
-        &self.path.0
-    }
+/// The download that a file belongs to, by its name: `{download}-{token}.part`.
+fn download_of(path: &Path) -> Option<i64> {
+    let stem = path.file_name()?.to_str()?.strip_suffix(".part")?;
+    stem.split_once('-')?.0.parse().ok()
 }
 
-/// A path whose file goes when this does. Nothing is left to remove once the file was renamed.
-///
-/// Removed on the spot although that may block for a moment: whoever sees a download settled finds the spool empty.
-#[derive(Debug)]
-pub(super) struct Unpublished(pub(super) PathBuf);
+fn wanted_part(path: &Path, wanted: &HashMap<i64, String>) -> Option<(i64, Partial)> {
+    let download = download_of(path)?;
+    let record = Record::read(&note_of(path)).ok()?;
+    let partial = Partial {
+        part: path.to_owned(),
+        trusted: record.trusted(),
+        note: record.note,
+    };
+    (wanted.get(&download) == Some(&partial.note.url)).then_some((download, partial))
+}
 
-impl Drop for Unpublished {
-    fn drop(&mut self) {
-        // What cannot be removed now is removed by the sweep at the next start.
-        fs::remove_file(&self.0).ok();
-    }
+fn remove(partial: &Partial) {
+    // What cannot be removed now is removed by the sweep at the next start.
+    fs::remove_file(note_of(&partial.part)).ok();
+    fs::remove_file(&partial.part).ok();
 }

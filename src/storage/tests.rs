@@ -1,8 +1,6 @@
 //! The storage on a real directory.
 
 use std::collections::HashSet;
-use std::fs::OpenOptions;
-use std::os::unix::fs::symlink;
 
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
@@ -82,14 +80,8 @@ async fn publishing_replaces_what_a_crash_left_behind() {
 }
 
 #[tokio::test]
-async fn an_unfinished_file_is_gone_once_it_is_dropped() {
+async fn a_staged_file_is_gone_once_it_is_dropped() {
     let (directory, storage) = storage();
-    let mut file = storage.create_spool(7, 1).await.unwrap();
-    file.write(&vec![1; 2 * BUFFER_BYTES]).await.unwrap();
-    let again = storage.create_spool(7, 1).await;
-    assert!(again.is_err(), "a spool file has one writer");
-    drop(file);
-    drop(written(&storage, 2, b"finished, never staged").await);
     let staged = storage
         .stage(written(&storage, 3, b"never published").await)
         .await
@@ -100,14 +92,13 @@ async fn an_unfinished_file_is_gone_once_it_is_dropped() {
 }
 
 #[tokio::test]
-async fn the_sweep_removes_what_has_no_owner() {
+async fn the_sweep_removes_what_was_never_published() {
     let (directory, storage) = storage();
     fs::write(directory.path().join("spool/1-1.part"), "x").unwrap();
-    fs::write(directory.path().join("spool/2-1.part"), "x").unwrap();
     fs::write(directory.path().join("a/media/.incoming/3-1.part"), "x").unwrap();
     publish(&storage, written(&storage, 1, b"kept").await, ("t1", "a.mp4")).await;
-    assert_eq!(storage.sweep_spool().unwrap(), 3);
-    assert_eq!(storage.sweep_spool().unwrap(), 0);
+    assert_eq!(storage.sweep_spool(&HashMap::new()).unwrap().removed, 2);
+    assert_eq!(storage.sweep_spool(&HashMap::new()).unwrap(), Swept::default());
     assert_eq!(read(&storage, "kie/t1/a.mp4").await.unwrap(), b"kept");
 }
 
@@ -116,7 +107,7 @@ async fn a_copy_replaces_the_rename_across_file_systems() {
     let (directory, storage) = storage();
     let finished = written(&storage, 1, b"from elsewhere").await;
     let to = Unpublished(directory.path().join("a/media/.incoming/1-1.part"));
-    let staged = copy_across(finished.path, to).await.unwrap();
+    let staged = copy_across(finished.spooled, to).await.unwrap();
     let files = storage.task_files("kie", "t1").await;
     let key = files.publish(staged, "a.mp4").await.unwrap();
     assert_eq!(read(&storage, &key).await.unwrap(), b"from elsewhere");
@@ -221,29 +212,6 @@ async fn a_key_that_leads_elsewhere_is_refused() {
     }
 }
 
-#[tokio::test]
-async fn a_full_disk_says_so() {
-    let (directory, storage) = storage();
-    // The spool file is a link to a device that is always full.
-    symlink("/dev/full", directory.path().join("spool/full")).unwrap();
-    let file = OpenOptions::new()
-        .write(true)
-        .open(directory.path().join("spool/full"))
-        .unwrap();
-    let mut spool = storage.create_spool(7, 1).await.unwrap();
-    spool.sink.as_mut().unwrap().file = file;
-    let error = spool.write(&vec![0; BUFFER_BYTES]).await.unwrap_err();
-    assert!(error.is_full());
-    let sentence =
-        "the storage could not write to the spool: the disk is full; make room and it goes on by itself";
-    assert_eq!(error.sentence(), sentence);
-    assert!(
-        spool.write(b"more").await.is_err(),
-        "what was lost is not skipped"
-    );
-    assert!(spool.finish().await.is_err());
-}
-
 #[test]
 fn the_longest_ids_still_make_file_names() {
     let keys: HashSet<String> = ["*", "~", ":"]
@@ -271,8 +239,12 @@ proptest! {
         others in prop::array::uniform3("[ -~é]{1,3}"),
     ) {
         let key = |parts: &[String; 3]| object_key(&parts[0], &parts[1], &parts[2]);
-        let locks = [].into();
-        let storage = Storage { media: Path::new("/m").into(), spool: Path::new("/s").into(), locks };
+        let storage = Storage {
+            media: Path::new("/m").into(),
+            spool: Arc::new(Spool::over(Path::new("/s"))),
+            locks: [].into(),
+            room: Arc::new(Room::on(&[], Reserve::Usual)),
+        };
         let path = storage.path_of(&key(&parts)).unwrap();
         prop_assert_eq!(path.components().count(), 5);
         prop_assert_eq!(parts == others, key(&parts) == key(&others));

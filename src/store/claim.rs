@@ -1,11 +1,11 @@
 //! Claiming a download: the due one with the earliest deadline whose host is below its cap.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::downloads::{ClaimedDownload, Lease, parsed, role_from};
+use super::downloads::{Caps, ClaimedDownload, Lease, parsed, role_from};
 use super::summary;
 use super::writer::Tx;
 use crate::clock::{Millis, millis};
@@ -23,15 +23,15 @@ pub(super) struct Rotation(Option<String>);
 pub(super) fn claim(
     tx: &mut Tx<'_>,
     lease_for: Duration,
-    per_host: u32,
+    caps: &Caps,
 ) -> rusqlite::Result<Option<ClaimedDownload>> {
-    if per_host == 0 {
+    if caps.per_host == 0 {
         return Ok(None);
     }
     let returned = tx.execute(RETURN_DUE, params![tx.now, DUE])?;
     let found = match expired(tx)? {
         Some(expired) => Some(expired),
-        None => earliest(tx, per_host)?,
+        None => earliest(tx, caps)?,
     };
     let Some(download) = found else {
         if returned == usize::from(DUE) {
@@ -50,7 +50,7 @@ pub(super) fn claim(
 }
 
 const RETURN_DUE: &str = "
-    UPDATE downloads SET waits_until = NULL WHERE id IN (
+    UPDATE downloads SET waits_until = NULL, state = 'queued' WHERE id IN (
         SELECT id FROM downloads WHERE waits_until <= ?1 ORDER BY waits_until LIMIT ?2)";
 
 /// What no other claim can have taken meanwhile: there is one writer, and this is its transaction.
@@ -59,7 +59,7 @@ const CLAIM: &str = "
                          updated_at = ?2, change_seq = ?4
     WHERE id = ?1 RETURNING id, task, kind, idx, role, n, url, attempts, deadline, lease_token,
         (SELECT source FROM tasks t WHERE t.id = downloads.task),
-        (SELECT task_id FROM tasks t WHERE t.id = downloads.task)";
+        (SELECT task_id FROM tasks t WHERE t.id = downloads.task), host, created_at";
 
 /// A lease that ran out: its holder is gone or too late.
 fn expired(tx: &Tx<'_>) -> rusqlite::Result<Option<i64>> {
@@ -79,8 +79,8 @@ struct First {
 }
 
 /// The earliest deadline of all hosts below their cap; among the next [`HOSTS`] of them, in rotation, where there are more.
-fn earliest(tx: &mut Tx<'_>, per_host: u32) -> rusqlite::Result<Option<i64>> {
-    let capped = capped(tx, per_host)?;
+fn earliest(tx: &mut Tx<'_>, caps: &Caps) -> rusqlite::Result<Option<i64>> {
+    let capped = capped(tx, caps)?;
     let began_after = tx.rotation.0.take();
     let (mut at, mut wrapped) = (began_after.clone(), began_after.is_none());
     let mut best: Option<First> = None;
@@ -113,14 +113,22 @@ fn earliest(tx: &mut Tx<'_>, per_host: u32) -> rusqlite::Result<Option<i64>> {
 }
 
 /// The hosts that nothing more is fetched from for now.
-fn capped(tx: &Tx<'_>, per_host: u32) -> rusqlite::Result<HashSet<String>> {
-    let hosts = tx.all(
-        "SELECT host FROM downloads WHERE state = 'downloading' AND lease_until > ?1
-         GROUP BY host HAVING count(*) >= ?2",
-        params![tx.now, per_host],
-        |row| row.get(0),
+fn capped(tx: &Tx<'_>, caps: &Caps) -> rusqlite::Result<HashSet<String>> {
+    let mut busy: HashMap<String, u32> = HashMap::new();
+    tx.all(
+        "SELECT host, count(*) FROM downloads WHERE state = 'downloading' AND lease_until > ?1 GROUP BY host",
+        params![tx.now],
+        |row| Ok(busy.insert(row.get(0)?, row.get(1)?)),
     )?;
-    Ok(hosts.into_iter().collect())
+    let closed = caps.exceptions.keys().filter(|host| !busy.contains_key(*host));
+    for host in closed.cloned().collect::<Vec<_>>() {
+        busy.insert(host, 0);
+    }
+    let is_capped = |(host, running): (String, u32)| {
+        let cap = caps.exceptions.get(&host).copied().unwrap_or(caps.per_host);
+        (running >= cap).then_some(host)
+    };
+    Ok(busy.into_iter().filter_map(is_capped).collect())
 }
 
 macro_rules! first_of {
@@ -163,6 +171,8 @@ fn claimed(row: &Row<'_>) -> rusqlite::Result<(i64, ClaimedDownload)> {
         role: role_from(row, 4)?,
         n: row.get(5)?,
         url: row.get(6)?,
+        host: row.get(12)?,
+        queued_at: row.get(13)?,
         attempts: row.get(7)?,
         deadline: row.get(8)?,
     };

@@ -1,5 +1,6 @@
 //! The durable download queue: claim, renew, settle.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use rusqlite::types::Type;
@@ -8,6 +9,7 @@ use sqlx::Row as _;
 use url::Url;
 
 use super::ranges::{self, of_task};
+use super::record::to_json;
 use super::writer::{Command, Reply, Tx};
 use super::{Store, StoreError, summary};
 use crate::clock::{Millis, millis};
@@ -21,6 +23,25 @@ pub struct Lease {
     pub download: i64,
     /// Fencing token: unique to this claim.
     pub token: i64,
+}
+
+/// How many downloads of one host may be claimed at one time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Caps {
+    /// Of each host.
+    pub per_host: u32,
+    /// But of these.
+    pub exceptions: HashMap<String, u32>,
+}
+
+impl From<u32> for Caps {
+    /// The same of every host.
+    fn from(per_host: u32) -> Self {
+        Self {
+            per_host,
+            exceptions: HashMap::new(),
+        }
+    }
 }
 
 /// A download that this process may now fetch.
@@ -42,6 +63,10 @@ pub struct ClaimedDownload {
     pub n: u32,
     /// Where to fetch it.
     pub url: String,
+    /// The host of that, as the cap per host counts it.
+    pub host: String,
+    /// When it was queued first.
+    pub queued_at: Millis,
     /// Attempts that counted so far.
     pub attempts: u32,
     /// When the provider is expected to delete it.
@@ -80,6 +105,14 @@ pub enum Settlement {
         /// What happened.
         error: DownloadError,
     },
+    /// The URL leads to the file no more: another one is wanted (`needs_url`); until there is one, this one is tried again at
+    /// `at`. Costs an attempt.
+    Expired {
+        /// When to try again.
+        at: Millis,
+        /// What happened.
+        error: DownloadError,
+    },
     /// Back to the queue at `at` without costing an attempt (shutdown, local fault).
     Released {
         /// When to try again.
@@ -87,10 +120,12 @@ pub enum Settlement {
         /// What happened, if anything did.
         error: Option<DownloadError>,
     },
-    /// Never again by itself; costs an attempt.
+    /// Never again by itself.
     Failed {
         /// Why.
         error: DownloadError,
+        /// Whether it cost an attempt: what nothing can change does not.
+        counts: bool,
     },
 }
 
@@ -106,14 +141,15 @@ pub enum Settled {
 }
 
 impl Store {
-    /// Claims the due download with the earliest deadline whose host has fewer than `per_host` live claims;
-    /// expired leases count as due. `None` if there is none.
+    /// Claims the due download with the earliest deadline whose host has fewer live claims than `caps` says; expired leases
+    /// count as due. `None` if there is none.
     pub async fn claim_download(
         &self,
         lease_for: Duration,
-        per_host: u32,
+        caps: impl Into<Caps>,
     ) -> Result<Option<ClaimedDownload>, StoreError> {
-        match self.write(Command::Claim { lease_for, per_host }).await? {
+        let caps = caps.into();
+        match self.write(Command::Claim { lease_for, caps }).await? {
             Reply::Claimed(claimed) => Ok(claimed.map(|claimed| *claimed)),
             other => unreachable!("a claim was answered with {other:?}"),
         }
@@ -152,6 +188,19 @@ impl Store {
             Reply::Queued(queued) => Ok(queued),
             other => unreachable!("a retry was answered with {other:?}"),
         }
+    }
+
+    /// Which of these downloads are to be fetched, now or later, and from where.
+    pub async fn downloads_wanted(&self, ids: &[i64]) -> Result<HashMap<i64, String>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id, url FROM downloads WHERE id IN (SELECT value FROM jsonb_each($1))
+                AND state IN ('queued', 'held', 'needs_url', 'downloading')",
+        )
+        .bind(to_json(&ids))
+        .fetch_all(&self.readers)
+        .await?;
+        let wanted = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+        Ok(wanted.collect::<Result<_, sqlx::Error>>()?)
     }
 
     /// When the next download that the last claim found not to be claimable may become so by the clock alone, if any. It
@@ -424,7 +473,10 @@ pub(super) fn settle(tx: &mut Tx<'_>, lease: Lease, settlement: &Settlement) -> 
         Settlement::Stored { .. } => store(tx, lease, settlement)?,
         Settlement::Retry { at, error } => unfinished(tx, lease, ("queued", 1, *at), Some(error))?,
         Settlement::Released { at, error } => unfinished(tx, lease, ("queued", 0, *at), error.as_ref())?,
-        Settlement::Failed { error } => unfinished(tx, lease, ("failed", 1, tx.now), Some(error))?,
+        Settlement::Expired { at, error } => unfinished(tx, lease, ("needs_url", 1, *at), Some(error))?,
+        Settlement::Failed { error, counts } => {
+            unfinished(tx, lease, ("failed", i64::from(*counts), tx.now), Some(error))?
+        }
     };
     let Some(task) = settled else {
         let there: bool = tx
@@ -485,7 +537,7 @@ fn unfinished(
     tx.db
         .prepare_cached(
             "UPDATE downloads SET state = ?5, attempts = attempts + ?6, next_at = ?7,
-                waits_until = CASE WHEN ?5 = 'queued' AND ?7 > ?3 THEN ?7 END, lease_until = NULL,
+                waits_until = CASE WHEN ?5 = 'needs_url' OR ?5 = 'queued' AND ?7 > ?3 THEN ?7 END, lease_until = NULL,
                 error_code = ?8, error_detail = ?9, updated_at = ?3, change_seq = ?4
              WHERE id = ?1 AND lease_token = ?2 AND state = 'downloading' RETURNING task",
         )?

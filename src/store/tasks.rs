@@ -98,6 +98,8 @@ pub struct OutcomeRecord {
 /// A file as recorded.
 #[derive(Debug, Clone)]
 pub struct FileRecord {
+    /// The download's row id.
+    pub id: i64,
     /// Its name in URLs, with extension.
     pub name: String,
     /// What it is to the task.
@@ -491,6 +493,7 @@ fn file_record(row: &SqliteRow) -> Result<FileRecord, sqlx::Error> {
     let code: Option<String> = row.try_get("error_code")?;
     let detail: Option<String> = row.try_get("error_detail")?;
     Ok(FileRecord {
+        id: row.try_get("id")?,
         name: row.try_get("name")?,
         role: row.try_get("role")?,
         kind: row.try_get("kind")?,

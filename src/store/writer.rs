@@ -16,7 +16,7 @@ use super::accept::{self, Accepted};
 use super::checkpoints::Checkpoints;
 use super::claim::{self, Rotation};
 use super::deletion::{self, Deletion};
-use super::downloads::{self, ClaimedDownload, Lease, Settled, Settlement};
+use super::downloads::{self, Caps, ClaimedDownload, Lease, Settled, Settlement};
 use super::expect::{self, Expectation};
 use super::keys::{Key, Keys};
 use super::record::{self, NewDelivery, Recorded};
@@ -41,7 +41,7 @@ const PURGE_EVERY: Duration = Duration::from_secs(5);
 pub(super) enum Command {
     Record(Box<NewDelivery>),
     Expect(Vec<Expectation>),
-    Claim { lease_for: Duration, per_host: u32 },
+    Claim { lease_for: Duration, caps: Caps },
     Renew { lease: Lease, lease_for: Duration },
     Settle { lease: Lease, settlement: Settlement },
     ReleaseAll,
@@ -537,8 +537,8 @@ fn apply(tx: &mut Tx<'_>, command: &Command) -> rusqlite::Result<Reply> {
         Command::Expect(expected) => Reply::Expected {
             created: expect::expect(tx, expected)?,
         },
-        Command::Claim { lease_for, per_host } => {
-            Reply::Claimed(claim::claim(tx, *lease_for, *per_host)?.map(Box::new))
+        Command::Claim { lease_for, caps } => {
+            Reply::Claimed(claim::claim(tx, *lease_for, caps)?.map(Box::new))
         }
         Command::Renew { lease, lease_for } => Reply::Renewed(downloads::renew(tx, *lease, *lease_for)?),
         Command::Settle { lease, settlement } => Reply::Settled(downloads::settle(tx, *lease, settlement)?),

@@ -60,7 +60,7 @@ fn assert_all_blocked(task: &Value, urls: &[String]) {
             (&json!("failed"), &json!("blocked")),
             "{file}"
         );
-        assert_eq!(file["attempts"], 1, "{file}");
+        assert_eq!(file["attempts"], 0, "{file}");
     }
 }
 

@@ -290,7 +290,10 @@ async fn what_cannot_be_expected_is_refused_whole() {
 async fn a_failed_download_can_be_tried_again_with_fresh_attempts() {
     let (cdn, server) = (Cdn::start().await, TestServer::start().await);
     let good = cdn.file("/good.mp4", &mp4(1, 1_000));
-    let url = cdn.script("/a.mp4", [Reply::Html, Reply::Whole(mp4(1, 2_000))]);
+    let url = cdn.script(
+        "/a.mp4",
+        [Reply::Status(401, Vec::new()), Reply::Whole(mp4(1, 2_000))],
+    );
     server.callback(&success("t1", &[good, url])).send().await.taken();
     assert_eq!(server.wait_settled("t1").await["media"], "partial");
 
@@ -493,7 +496,7 @@ async fn stats_count_tasks_files_and_bytes() {
     let (cdn, server) = (Cdn::start().await, TestServer::start().await);
     let urls = [
         cdn.file("/a.mp4", &mp4(1, 1_000)),
-        cdn.script("/b.mp4", [Reply::Html]),
+        cdn.script("/b.mp4", [Reply::Status(401, Vec::new())]),
     ];
     server.callback(&success("t1", &urls)).send().await.taken();
     server.callback(&failure("t2")).send().await.taken();
@@ -502,6 +505,6 @@ async fn stats_count_tasks_files_and_bytes() {
     assert_eq!(
         stats,
         json!({"tasks": {"succeeded": 1, "failed": 1}, "files": {"stored": 1, "failed": 1},
-            "oldest_queued_at": null, "stored_bytes": 1000, "paused": null, "repaired": 0})
+            "oldest_queued_at": null, "stored_bytes": 1000, "paused": null, "paused_code": null, "paused_since": null, "repaired": 0})
     );
 }

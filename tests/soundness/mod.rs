@@ -25,8 +25,8 @@ pub(crate) const WRONGS: [(&str, &str); 13] = [
             AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.id = d.outcome AND o.task = d.task)",
     ),
     (
-        "downloads wait for another moment than theirs, or are not queued",
-        "SELECT count(*) FROM downloads WHERE waits_until IS NOT NULL AND (waits_until <> next_at OR state <> 'queued')",
+        "downloads wait for another moment than theirs, or do not wait",
+        "SELECT count(*) FROM downloads WHERE waits_until IS NOT NULL AND (waits_until <> next_at OR state NOT IN ('queued', 'needs_url'))",
     ),
     (
         "tasks cannot be found by their id",

@@ -293,8 +293,16 @@ async fn wrongs(data_dir: &Path) -> Vec<String> {
             count => wrongs.push(format!("{count} {what}")),
         }
     }
+    let waiting = sqlx::query("SELECT id FROM downloads WHERE state IN ('queued', 'needs_url')");
+    let waiting = waiting.fetch_all(&mut connection).await.unwrap();
+    let waiting: Vec<i64> = waiting.iter().map(|row| row.try_get(0).unwrap()).collect();
     for file in files_under(&data_dir.join("spool")) {
-        wrongs.push(format!("{file} is left in the spool"));
+        let download = file
+            .split_once('-')
+            .and_then(|(download, _)| download.parse().ok());
+        if !download.is_some_and(|download| waiting.contains(&download)) {
+            wrongs.push(format!("{file} is left in the spool"));
+        }
     }
     let stored = sqlx::query("SELECT storage_key FROM downloads WHERE state = 'stored' ORDER BY storage_key");
     let stored = stored.fetch_all(&mut connection).await.unwrap();
