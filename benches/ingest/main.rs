@@ -11,6 +11,8 @@ mod callback;
 mod ceiling;
 mod data_dir;
 mod disk;
+#[path = "../../tests/media/mod.rs"]
+mod files;
 mod load;
 mod media;
 mod parts;

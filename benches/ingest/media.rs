@@ -1,15 +1,21 @@
 //! The hosts that the announced files lie on.
 
+use std::sync::LazyLock;
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use anyhow::Context as _;
 
-/// The shortest thing that passes as a video, and the answer that brings it.
-const ANSWER: &[u8] =
-    b"HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\nContent-Length: 24\r\nConnection: close\r\n\r\n\
-                        \0\0\0\x18ftypmp42\0\0\0\0mp42isom";
+use crate::files::mp4;
+
+/// The answer that brings the shortest video there is.
+static ANSWER: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let head =
+        b"HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\nContent-Length: 700\r\nConnection: close\r\n\r\n";
+    [head.as_slice(), &mp4(0, 700)].concat()
+});
 
 /// A host of files; it is there until it is dropped.
 #[derive(Debug)]
@@ -70,6 +76,6 @@ async fn give(mut stream: TcpStream) -> std::io::Result<()> {
             return Ok(());
         }
     }
-    stream.write_all(ANSWER).await?;
+    stream.write_all(&ANSWER).await?;
     stream.shutdown().await
 }

@@ -1,6 +1,7 @@
 //! Fetching into the spool, from a real server on loopback.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use tempfile::TempDir;
 
@@ -12,7 +13,10 @@ use crate::provider::{Kind, Role};
 use crate::shutdown::Tasks;
 use crate::storage::Storage;
 
-const MP4: &[u8] = b"\0\0\0\x18ftypisom\0\0\x02\0isomiso2\0\0\0\x08free and so on";
+#[path = "../../tests/media/mod.rs"]
+mod media;
+
+static MP4: LazyLock<Vec<u8>> = LazyLock::new(|| media::mp4(1, 0x300));
 
 struct Bench {
     directory: TempDir,
@@ -91,11 +95,12 @@ fn claim(url: &str) -> ClaimedDownload {
 #[tokio::test]
 async fn a_whole_file_arrives_with_its_checksum_and_its_true_kind() {
     let bench = Bench::new();
-    let server = ScriptedServer::start(|_| Answer::whole("200 OK", "content-type: text/html\r\n", MP4)).await;
+    let server =
+        ScriptedServer::start(|_| Answer::whole("200 OK", "content-type: text/html\r\n", &MP4)).await;
     let fetched = bench.fetch(&server.url("/1.webm")).await.unwrap();
     assert_eq!(fetched.content.extension, "mp4");
     assert_eq!(fetched.file.bytes, MP4.len() as u64);
-    assert_eq!(std::fs::read(fetched.file.path()).unwrap(), MP4);
+    assert_eq!(std::fs::read(fetched.file.path()).unwrap(), *MP4);
 }
 
 #[tokio::test]
@@ -104,16 +109,16 @@ async fn a_file_without_a_length_arrives() {
     let server = ScriptedServer::start(|path| match path {
         "/chunked" => Answer::raw(
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
-            &[b"2a\r\n", MP4, b"\r\n0\r\n\r\n"].concat(),
+            &[b"300\r\n", MP4.as_slice(), b"\r\n0\r\n\r\n"].concat(),
         ),
-        _ => Answer::raw("HTTP/1.0 200 OK\r\n\r\n", MP4),
+        _ => Answer::raw("HTTP/1.0 200 OK\r\n\r\n", &MP4),
     })
     .await;
-    assert_eq!(MP4.len(), 0x2a);
+    assert_eq!(MP4.len(), 0x300);
     for path in ["/chunked", "/until-closed"] {
         assert_eq!(
             bench.fetch(&server.url(path)).await.unwrap().file.bytes,
-            0x2a,
+            0x300,
             "{path}"
         );
     }
@@ -123,10 +128,10 @@ async fn a_file_without_a_length_arrives() {
 async fn a_body_cut_short_is_truncated() {
     let bench = Bench::new();
     for head in [
-        "HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n",
-        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1f4\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n384\r\n",
     ] {
-        let failure = bench.failure(|| Answer::raw(head, MP4)).await;
+        let failure = bench.failure(|| Answer::raw(head, &MP4)).await;
         assert_eq!(failure.code(), "truncated", "{failure:?}");
     }
 }
@@ -158,17 +163,17 @@ async fn a_page_under_200_is_not_media() {
     );
     let empty = || Answer::whole("200 OK", "", b"");
     assert_eq!(bench.failure(empty).await.code(), "not_media");
-    let packed = || Answer::whole("200 OK", "content-encoding: gzip\r\n", MP4);
+    let packed = || Answer::whole("200 OK", "content-encoding: gzip\r\n", &MP4);
     assert_eq!(bench.failure(packed).await.code(), "not_media");
 }
 
 #[tokio::test]
 async fn a_status_other_than_200_is_a_failure_with_its_retry_after() {
     let bench = Bench::new();
-    let failure = bench.failure(|| Answer::whole("404 Not Found", "", MP4)).await;
+    let failure = bench.failure(|| Answer::whole("404 Not Found", "", &MP4)).await;
     assert_eq!(failure.code(), "expired");
     let failure = bench
-        .failure(|| Answer::whole("206 Partial Content", "", MP4))
+        .failure(|| Answer::whole("206 Partial Content", "", &MP4))
         .await;
     assert_eq!(failure.code(), "http_status");
     let limited = || Answer::whole("429 Too Many Requests", "retry-after: 17\r\n", b"");
@@ -182,7 +187,8 @@ async fn a_status_other_than_200_is_a_failure_with_its_retry_after() {
 #[tokio::test]
 async fn a_stalled_body_runs_into_the_idle_limit() {
     let bench = Bench::new();
-    let stalled = || Answer::Stall([b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n", MP4].concat());
+    let stalled =
+        || Answer::Stall([b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n", MP4.as_slice()].concat());
     let failure = bench.failure(stalled).await;
     assert!(
         matches!(failure, FetchError::Egress(EgressError::Timeout { .. })),
@@ -206,7 +212,7 @@ async fn a_redirect_to_a_private_address_is_blocked() {
 async fn a_fetch_that_is_dropped_leaves_nothing_behind() {
     let bench = Bench::new();
     let server = ScriptedServer::start(|_| {
-        Answer::Stall([b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n", MP4].concat())
+        Answer::Stall([b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n", MP4.as_slice()].concat())
     })
     .await;
     let claim = claim(&server.url("/1.mp4"));

@@ -83,7 +83,7 @@ async fn of_a_hundred_thousand_files_sixty_four_are_fetched() {
     let (cdn, server) = (Cdn::start().await, TestServer::start().await);
     let urls: Vec<String> = (0..100_000).map(|n| format!("http://{}/{n}", cdn.addr)).collect();
     for n in 0..64 {
-        cdn.file(&format!("/{n}"), &mp4(n, 500));
+        cdn.file(&format!("/{n}"), &mp4(n, 1_000));
     }
     server.callback(&success("t1", &urls)).send().await.taken();
     let task = server.wait_settled("t1").await;

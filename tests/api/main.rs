@@ -8,6 +8,8 @@ mod cli;
 mod downloads;
 mod egress;
 mod files;
+#[path = "../media/mod.rs"]
+mod media;
 mod queries;
 mod refusals;
 mod replay;

@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use crate::media::mp4;
 use crate::random::Random;
 
 /// Files that were asked for.
@@ -60,13 +61,9 @@ pub(crate) fn content_of(task_id: &str, name: &str) -> Vec<u8> {
     let length = match random.below(16) {
         0 => 1_000_000 + random.below(500_000),
         1..4 => 100_000 + random.below(200_000),
-        _ => 100 + random.below(30_000),
+        _ => 700 + random.below(30_000),
     };
-    let mut content = b"\0\0\0\x18ftypisom\0\0\x02\0isomiso2".to_vec();
-    while content.len() < usize::try_from(length).unwrap() {
-        content.extend(random.next().to_le_bytes());
-    }
-    content
+    mp4(random.next(), usize::try_from(length).unwrap())
 }
 
 fn random_of(task_id: &str, name: &str) -> Random {

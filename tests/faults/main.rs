@@ -11,6 +11,8 @@ mod io_errors;
 mod kill;
 mod ledger;
 mod load;
+#[path = "../media/mod.rs"]
+mod media;
 mod model;
 mod order;
 mod random;

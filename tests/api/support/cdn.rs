@@ -221,14 +221,6 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     response.body(Body::from_stream(chunks)).unwrap()
 }
 
-/// What begins like an MP4 and goes on with bytes of no meaning.
-pub(crate) fn mp4(seed: u8, length: usize) -> Vec<u8> {
-    let mut file = b"\0\0\0\x18ftypisom\0\0\x02\0isomiso2".to_vec();
-    let noise = (0_u8..=250).cycle().map(|byte| byte.wrapping_mul(31) ^ seed);
-    file.extend(noise.take(length.saturating_sub(file.len())));
-    file
-}
-
 /// A listener that nobody must ever connect to.
 pub(crate) struct Trap(std::net::TcpListener);
 

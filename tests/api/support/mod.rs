@@ -17,7 +17,8 @@ mod raw;
 mod request;
 mod server;
 
-pub(crate) use cdn::{Cdn, Reply, Trap, mp4};
+pub(crate) use crate::media::mp4;
+pub(crate) use cdn::{Cdn, Reply, Trap};
 pub(crate) use certificates::{Authority, connector, shake_hands, shown, web_client};
 pub(crate) use pebble::Pebble;
 pub(crate) use program::{Program, Serving};
