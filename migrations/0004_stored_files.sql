@@ -22,3 +22,14 @@ CREATE TABLE scrubs (
     missing  INTEGER NOT NULL,
     repaired INTEGER NOT NULL                   -- queued again
 ) STRICT;
+
+-- Files to be removed from the storage, by their key. A key is noted in the transaction that takes it from its row, and
+-- forgotten once the file is gone; source and task id say under which lock that happens.
+CREATE TABLE doomed_keys (
+    task_id     TEXT NOT NULL,
+    source      TEXT NOT NULL,
+    storage_key TEXT NOT NULL,                  -- empty: all in the task's directory, doomed before keys were noted
+    PRIMARY KEY (task_id, source, storage_key)
+) STRICT, WITHOUT ROWID;
+INSERT INTO doomed_keys SELECT task_id, source, '' FROM doomed_files;
+DROP TABLE doomed_files;

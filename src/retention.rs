@@ -1,4 +1,4 @@
-//! What goes: tasks that somebody deletes, and by age what nobody needs any more.
+//! What goes: tasks that somebody deletes, by age what nobody needs any more, and files that outlived their rows.
 //!
 //! Age is looked at once a minute, in the order things came, so that a look costs as much as there is to remove. It is
 //! removed a few rows at a time, with pauses in which the writer belongs to callbacks and downloads.
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::clock::{Clock, Millis, millis};
 use crate::failpoint::{self, Step};
 use crate::shutdown::Tasks;
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageError, TaskFiles};
 use crate::store::deletion::Deletion;
 use crate::store::retention::Which;
 use crate::store::{Store, StoreError};
@@ -117,6 +117,7 @@ impl Retention {
         let now = self.clock.now();
         let before = |age: Option<Duration>| age.map(|age| now.saturating_sub(millis(age)));
         let mut removed = Removed::default();
+        self.doomed().await?;
         // Whole tasks first: their deliveries go along.
         if let Some(before) = before(self.settings.tasks) {
             removed.tasks = self.tasks(before).await?;
@@ -128,6 +129,36 @@ impl Retention {
             removed.rejected = self.deliveries(Which::Rejected, before).await?;
         }
         Ok(removed)
+    }
+
+    /// Removes files that outlived their rows: a crash came between, or they resisted.
+    async fn doomed(&self) -> Result<(), StoreError> {
+        let (mut removed, mut resisted) = (0, None);
+        for (source, task_id) in self.store.doomed_tasks().await? {
+            let began = Instant::now();
+            let task = (source.as_str(), task_id.as_str());
+            let files = self.storage.task_files(task.0, task.1).await;
+            let swept = remove_doomed(&self.store, &files, task).await?;
+            removed += swept.gone.len();
+            resisted = swept.resisted.or(resisted);
+            forget(&self.store, task, swept.gone).await?;
+            drop(files);
+            if !self.pause(began).await {
+                break;
+            }
+        }
+        if removed > 0 {
+            tracing::info!(
+                files = removed,
+                "removed {removed} files that were deleted earlier"
+            );
+        }
+        // Tried each time, but said at the start and then from time to time only.
+        if let Some(error) = resisted.filter(|_| self.round == 1) {
+            let sentence = error.sentence();
+            tracing::warn!(%error, "files that were deleted are still there, and will be tried again: {sentence}");
+        }
+        Ok(())
     }
 
     async fn deliveries(&mut self, which: Which, before: Millis) -> Result<u64, StoreError> {
@@ -180,28 +211,77 @@ impl Retention {
     }
 }
 
-/// Removes a task: its rows by `rows`, and then all its files. Should those resist, the next start tries again.
+/// Removes a task: its rows by `rows`, and then its files. Those that resist are tried again by [`Retention`].
 pub async fn remove_task(
-    (store, storage): (&Store, &Storage),
-    (source, task_id): (&str, &str),
+    parts: (&Store, &Storage),
+    task: (&str, &str),
     rows: impl Future<Output = Result<Deletion, StoreError>>,
 ) -> Result<Deletion, StoreError> {
     // Held to the end: what a download publishes comes before the deletion and is removed, or is not published.
-    let files = storage.task_files(source, task_id).await;
+    let files = parts.1.task_files(task.0, task.1).await;
     let deletion = rows.await?;
     if deletion == Deletion::Done {
-        storage.forget_spooled_of(source, task_id);
+        parts.1.forget_spooled_of(task.0, task.1);
         failpoint::step(Step::RowsDeleted);
-        match files.remove_all_but(&[]).await {
-            Ok(()) => {
-                failpoint::step(Step::FilesRemoved);
-                store.forget_doomed(source, task_id).await?;
-            }
-            Err(error) => tracing::warn!(
+        let swept = remove_doomed(parts.0, &files, task).await?;
+        failpoint::step(Step::FilesRemoved);
+        forget(parts.0, task, swept.gone).await?;
+        if let Some(error) = swept.resisted {
+            let task_id = task.1;
+            tracing::warn!(
                 task.id = task_id, %error,
-                "files of deleted task {task_id} were not removed yet: {}", error.sentence()
-            ),
+                "files of task {task_id} were not removed yet: {}", error.sentence()
+            );
         }
     }
     Ok(deletion)
+}
+
+/// Removes one stored file of a task and keeps its row, which says `deleted` from then on.
+pub async fn remove_file(
+    parts: (&Store, &Storage),
+    task: (&str, &str),
+    download: i64,
+) -> Result<Deletion, StoreError> {
+    remove_task(parts, task, parts.0.delete_file(download)).await
+}
+
+/// What became of doomed files.
+#[derive(Debug, Default)]
+struct Swept {
+    /// The keys of those that are removed.
+    gone: Vec<String>,
+    /// What the last of those said that could not be removed.
+    resisted: Option<StorageError>,
+}
+
+/// Removes the files of a task that no row names any more. One that resists stops no other.
+async fn remove_doomed(
+    store: &Store,
+    files: &TaskFiles,
+    (source, task_id): (&str, &str),
+) -> Result<Swept, StoreError> {
+    let doomed = store.doomed_files(source, task_id).await?;
+    let mut swept = Swept::default();
+    for key in doomed.keys {
+        match files.remove(&key).await {
+            Ok(()) => swept.gone.push(key),
+            Err(error) => swept.resisted = Some(error),
+        }
+    }
+    if let Some(keep) = doomed.all_but {
+        match files.remove_all_but(&keep).await {
+            Ok(()) => swept.gone.push(String::new()),
+            Err(error) => swept.resisted = Some(error),
+        }
+    }
+    Ok(swept)
+}
+
+/// Forgets files that are removed.
+async fn forget(store: &Store, task: (&str, &str), gone: Vec<String>) -> Result<(), StoreError> {
+    if gone.is_empty() {
+        return Ok(());
+    }
+    store.forget_doomed(task.0, task.1, gone).await
 }

@@ -35,6 +35,9 @@ const INCOMING: &str = ".incoming";
 /// How much is copied in one go from one file system to another; a copy that is abandoned ends after so much.
 const COPY_BYTES: u64 = 64 << 20;
 
+/// How often a rename is tried while others remove its directory.
+const RENAMES: usize = 8;
+
 /// Over how many locks the tasks are spread; two that share one only wait for each other now and then.
 const LOCKS: usize = 64;
 
@@ -334,25 +337,42 @@ pub struct TaskFiles {
 }
 
 impl TaskFiles {
-    /// Makes a staged file visible under its [`object_key`], which is returned, replacing in one step what may lie there
+    /// The key under which a file of that name belongs.
+    pub fn key_of(&self, name: &str) -> String {
+        object_key(&self.source, &self.task_id, name)
+    }
+
+    /// Makes a staged file visible under its key ([`TaskFiles::key_of`]), replacing in one step what may lie there
     /// (a file published before a crash whose settlement was never committed). Once this returns, the file survives a
     /// loss of power.
     ///
     /// If the caller stops waiting, the file may still appear, whole, before anybody else changes the task's files.
-    pub async fn publish(&self, staged: Staged, name: &str) -> Result<String, StorageError> {
-        let key = object_key(&self.source, &self.task_id, name);
-        let target = self.storage.path_of(&key)?;
+    pub async fn publish(&self, staged: Staged, key: &str) -> Result<(), StorageError> {
+        let target = self.storage.path_of(key)?;
         let (root, lock) = (Arc::clone(&self.storage.media), Arc::clone(&self.lock));
         blocking(move || {
             let _until_done = lock;
             publish(&staged, &target, &root)
         })
         .await
-        .map_err(failed_to("publish a file"))?;
-        Ok(key)
+        .map_err(failed_to("publish a file"))
     }
 
-    /// Removes all that lies in the task's directory, and then that, but for the files of the keys in `keep`. What
+    /// Removes the file of a key, if there is one, and the directories that are empty without it.
+    ///
+    /// Once this returns without an error, what was removed stays so after a loss of power.
+    pub async fn remove(&self, key: &str) -> Result<(), StorageError> {
+        let target = self.storage.path_of(key)?;
+        let (root, lock) = (Arc::clone(&self.storage.media), Arc::clone(&self.lock));
+        blocking(move || {
+            let _until_done = lock;
+            remove(&target, &root)
+        })
+        .await
+        .map_err(failed_to("remove a file"))
+    }
+
+    /// Removes all that lies in `{source}/{task_id}`, and then that, but for the files of the keys in `keep`. What
     /// cannot be removed stops nothing else from being removed, and is the error in the end.
     ///
     /// Once this returns without an error, what was removed stays so after a loss of power.
@@ -404,12 +424,43 @@ async fn copy_across(from: Spooled, to: Unpublished) -> io::Result<Staged> {
 
 fn publish(staged: &Staged, target: &Path, root: &Path) -> io::Result<()> {
     let directory = target.parent().unwrap_or(root);
-    fs::create_dir_all(directory)?;
-    fs::rename(&staged.0.0, target)?;
+    rename_into(&staged.0.0, target, directory)?;
     failpoint::step(Step::FileRenamed);
     // All the way up each time, not only where this call created something: whoever created it may not have synced it
     // yet. Syncing a directory that did not change costs next to nothing.
     sync_upward(directory, root)
+}
+
+/// Renames into a directory that is made if it is missing, and again if a removal of another task's files takes it away
+/// meanwhile because it is empty.
+fn rename_into(from: &Path, target: &Path, directory: &Path) -> io::Result<()> {
+    for _ in 0..RENAMES {
+        fs::create_dir_all(directory)?;
+        match fs::rename(from, target) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            renamed => return renamed,
+        }
+    }
+    fs::rename(from, target)
+}
+
+fn remove(target: &Path, root: &Path) -> io::Result<()> {
+    match fs::remove_file(target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        removed => removed?,
+    }
+    for directory in target.parent().unwrap_or(root).ancestors() {
+        let is_gone = directory != root
+            && match fs::remove_dir(directory) {
+                // By an earlier try, that may have ended before the sync.
+                Err(error) => error.kind() == io::ErrorKind::NotFound,
+                Ok(()) => true,
+            };
+        if !is_gone {
+            return sync_upward(directory, directory);
+        }
+    }
+    Ok(())
 }
 
 fn remove_all_but(kept: &[PathBuf], directory: &Path) -> io::Result<()> {

@@ -11,7 +11,7 @@ use reelhook::store::Store;
 use reelhook::store::accept::Accepted;
 use reelhook::store::deletion::{Deletion, DoomedFiles};
 use reelhook::store::deliveries::DeliveryFilter;
-use reelhook::store::downloads::{Settled, Settlement};
+use reelhook::store::downloads::{Lease, Settled, Settlement};
 use reelhook::store::expect::Expectation;
 use reelhook::store::record::{Binding, Content, NewDelivery, Recorded, Verified, Via};
 use reelhook::store::tasks::{TaskFilter, TaskRecord};
@@ -432,32 +432,108 @@ async fn a_deleted_task_is_not_revived_by_a_late_callback() {
     );
 }
 
+/// Claims the next download and has its row name a key, as if it were published next.
+async fn about_to_publish(bench: &Bench, key: &str) -> Lease {
+    let claimed = bench.store.claim_download(LEASE, 4).await.unwrap().unwrap();
+    let renewed = bench.store.renew_to_publish(claimed.lease, LEASE, key).await;
+    assert!(renewed.unwrap());
+    claimed.lease
+}
+
+fn doomed(keys: &[&str]) -> DoomedFiles {
+    DoomedFiles {
+        keys: keys.iter().map(ToString::to_string).collect(),
+        all_but: None,
+    }
+}
+
 #[tokio::test]
-async fn what_a_task_stored_after_it_came_back_is_not_doomed_with_what_it_left() {
+async fn a_deletion_dooms_what_was_published_and_never_settled() {
     let bench = Bench::new().await;
     let body = success("t", &["https://cdn.example/a.mp4"]);
     bench.receive(&body).await;
+    let lease = about_to_publish(&bench, "kie/t/result-0.mp4").await;
     let row = bench.task("t").await.unwrap().row;
     bench.store.delete_task(row).await.unwrap();
-    let mut doomed = DoomedFiles {
-        source: "kie".to_owned(),
-        task_id: "t".to_owned(),
-        keep: Vec::new(),
-    };
-    assert_eq!(bench.store.doomed_files().await.unwrap(), [doomed.clone()]);
+    let renewed = bench
+        .store
+        .renew_to_publish(lease, LEASE, "kie/t/result-0.mp4")
+        .await;
+    assert!(!renewed.unwrap(), "nothing is published for a row that is gone");
+    let of_t = [("kie".to_owned(), "t".to_owned())];
+    assert_eq!(bench.store.doomed_tasks().await.unwrap(), of_t);
+    let left = bench.store.doomed_files("kie", "t").await.unwrap();
+    assert_eq!(left, doomed(&["kie/t/result-0.mp4"]));
 
+    // The task comes back: what is published anew is spared.
     bench.expect("t").await;
     bench.receive(&body).await;
+    about_to_publish(&bench, "kie/t/result-0.mp4").await;
+    assert!(bench.store.doomed_files("kie", "t").await.unwrap().is_empty());
+    bench.is_sound().await;
+}
+
+#[tokio::test]
+async fn a_file_that_turns_out_to_have_another_name_dooms_the_one_that_was_not_settled() {
+    let bench = Bench::new().await;
+    bench.receive(&success("t", &["https://cdn.example/a.mp4"])).await;
+    about_to_publish(&bench, "kie/t/result-0.mp4").await;
+    bench.store.release_downloads().await.unwrap();
+    let lease = about_to_publish(&bench, "kie/t/result-0.webm").await;
+    let settled = bench.store.settle_download(lease, stored("result-0.webm")).await;
+    assert_eq!(settled.unwrap(), Settled::Done);
+    let left = bench.store.doomed_files("kie", "t").await.unwrap();
+    assert_eq!(left, doomed(&["kie/t/result-0.mp4"]));
+    bench.store.forget_doomed("kie", "t", left.keys).await.unwrap();
+    assert_eq!(bench.store.doomed_tasks().await.unwrap(), []);
+    bench.is_sound().await;
+}
+
+#[tokio::test]
+async fn a_deleted_file_leaves_its_row_and_a_doomed_key() {
+    let bench = Bench::new().await;
+    bench
+        .receive(&success(
+            "t",
+            &["https://cdn.example/a.mp4", "https://cdn.example/b.mp4"],
+        ))
+        .await;
     let claimed = bench.store.claim_download(LEASE, 4).await.unwrap().unwrap();
+    let download = claimed.lease.download;
+    assert_eq!(
+        bench.store.delete_file(download).await.unwrap(),
+        Deletion::Unknown
+    );
     let settled = bench
         .store
         .settle_download(claimed.lease, stored("result-0.mp4"))
         .await;
     assert_eq!(settled.unwrap(), Settled::Done);
-    doomed.keep.push("kie/t/result-0.mp4".to_owned());
-    assert_eq!(bench.store.doomed_files().await.unwrap(), [doomed]);
-    bench.store.forget_doomed("kie", "t").await.unwrap();
-    assert_eq!(bench.store.doomed_files().await.unwrap(), []);
+    assert_eq!(bench.store.counts().await.unwrap().stored_bytes, 3);
+
+    let changes = bench.store.changes();
+    let before = *changes.borrow();
+    assert_eq!(bench.store.delete_file(download).await.unwrap(), Deletion::Done);
+    assert_eq!(
+        bench.store.delete_file(download).await.unwrap(),
+        Deletion::Unknown
+    );
+    let task = bench.task("t").await.unwrap();
+    assert_eq!(task.media, "queued", "deleted files do not count");
+    assert!(*changes.borrow() > before, "whoever watches the task is told");
+    let file = &task.files[0];
+    assert_eq!(
+        (file.state.as_str(), file.storage_key.as_deref()),
+        ("deleted", None)
+    );
+    assert_eq!(
+        (file.bytes, file.sha256.as_deref()),
+        (Some(3), Some([7; 32].as_slice()))
+    );
+    let left = bench.store.doomed_files("kie", "t").await.unwrap();
+    assert_eq!(left, doomed(&["kie/t/result-0.mp4"]));
+    assert_eq!(bench.store.counts().await.unwrap().stored_bytes, 0);
+    bench.is_sound().await;
 }
 
 #[tokio::test]

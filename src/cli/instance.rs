@@ -151,7 +151,7 @@ fn open_storage(config: &Config, data: &DataDir) -> anyhow::Result<Storage> {
     Ok(storage.with_reserve(reserve))
 }
 
-/// The lock proves that nobody else works here: every lease is void, and files of deleted tasks can go.
+/// The lock proves that nobody else works here: every lease is void, and the spool is what a predecessor left.
 async fn tidy_up(store: &Store, storage: &Storage) -> anyhow::Result<()> {
     store.release_downloads().await?;
     failpoint::step(Step::LeasesReleased);
@@ -167,18 +167,6 @@ async fn tidy_up(store: &Store, storage: &Storage) -> anyhow::Result<()> {
         );
     }
     failpoint::step(Step::SpoolSwept);
-    for doomed in store.doomed_files().await? {
-        let (source, task_id) = (&doomed.source, &doomed.task_id);
-        let files = storage.task_files(source, task_id).await;
-        match files.remove_all_but(&doomed.keep).await {
-            Ok(()) => store.forget_doomed(source, task_id).await?,
-            // Neither a reason not to serve, nor one to forget it: the next start tries again.
-            Err(error) => tracing::warn!(
-                task.id = task_id, source, %error,
-                "files of deleted task {task_id} are still there: {}", error.sentence()
-            ),
-        }
-    }
     Ok(())
 }
 

@@ -238,11 +238,12 @@ impl Downloader {
             .await;
         // Asked under the lock on the task's files: a deletion, or the publication of a later claim, comes either before
         // and is noticed, or after the rename.
-        if !self.still_holds(claim.lease).await {
+        let storage_key = files.key_of(&name);
+        if !self.still_holds(claim.lease, &storage_key).await {
             return Ok(None);
         }
         failpoint::step(Step::LeaseRenewed);
-        let storage_key = files.publish(staged, &name).await?;
+        files.publish(staged, &storage_key).await?;
         failpoint::step(Step::FilePublished);
         Ok(Some(Settlement::Stored {
             name,
@@ -253,15 +254,16 @@ impl Downloader {
         }))
     }
 
-    /// Whether the lease stands for sure, however often the store has to be asked.
-    async fn still_holds(&self, lease: Lease) -> bool {
+    /// Whether the lease stands for sure, however often the store has to be asked; if so, the row names the key.
+    async fn still_holds(&self, lease: Lease, key: &str) -> bool {
+        let renew = || self.store.renew_to_publish(lease, self.settings.lease, key);
         for tried in 1..SETTLE_TRIES {
-            match self.renew(lease).await {
-                Some(held) => return held,
-                None => tokio::time::sleep(SETTLE_BACKOFF.random_delay(tried)).await,
+            match renew().await {
+                Ok(held) => return held,
+                Err(_) => tokio::time::sleep(SETTLE_BACKOFF.random_delay(tried)).await,
             }
         }
-        self.renew(lease).await == Some(true)
+        renew().await.is_ok_and(|held| held)
     }
 
     /// Whether the lease still stands; `None` if the store could not say.

@@ -53,7 +53,8 @@ pub(super) async fn serve(
     let Query(query) = query?;
     let task = find(&app, &task_id, query.source.as_deref()).await?;
     let file = named(&task, &name)?;
-    let (Some(key), Some(sha256)) = (&file.storage_key, &file.sha256) else {
+    let stored = file.storage_key.as_ref().filter(|_| file.state == "stored");
+    let (Some(key), Some(sha256)) = (stored, &file.sha256) else {
         return Err(not_stored(file));
     };
     let etag = format!("\"{}\"", hex::encode(sha256));

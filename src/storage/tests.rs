@@ -17,7 +17,11 @@ fn storage() -> (TempDir, Storage) {
 }
 
 async fn written(storage: &Storage, token: i64, content: &[u8]) -> Finished {
-    let mut file = storage.create_spool(7, token).await.unwrap();
+    written_as(storage, (7, token), content).await
+}
+
+async fn written_as(storage: &Storage, (download, token): (i64, i64), content: &[u8]) -> Finished {
+    let mut file = storage.create_spool(download, token).await.unwrap();
     for chunk in content.chunks(60_000) {
         file.write(chunk).await.unwrap();
     }
@@ -27,7 +31,9 @@ async fn written(storage: &Storage, token: i64, content: &[u8]) -> Finished {
 async fn publish(storage: &Storage, finished: Finished, (task_id, name): (&str, &str)) -> String {
     let staged = storage.stage(finished).await.unwrap();
     let files = storage.task_files("kie", task_id).await;
-    files.publish(staged, name).await.unwrap()
+    let key = files.key_of(name);
+    files.publish(staged, &key).await.unwrap();
+    key
 }
 
 async fn read(storage: &Storage, key: &str) -> Result<Vec<u8>, StorageError> {
@@ -109,8 +115,8 @@ async fn a_copy_replaces_the_rename_across_file_systems() {
     let to = Unpublished(directory.path().join("a/media/.incoming/1-1.part"));
     let staged = copy_across(finished.spooled, to).await.unwrap();
     let files = storage.task_files("kie", "t1").await;
-    let key = files.publish(staged, "a.mp4").await.unwrap();
-    assert_eq!(read(&storage, &key).await.unwrap(), b"from elsewhere");
+    files.publish(staged, "kie/t1/a.mp4").await.unwrap();
+    assert_eq!(read(&storage, "kie/t1/a.mp4").await.unwrap(), b"from elsewhere");
     assert_eq!(files_below(directory.path()).len(), 1);
 }
 
@@ -140,7 +146,7 @@ async fn a_publication_that_nobody_waits_for_excludes_others_until_it_is_done() 
     let staged = storage.stage(written(&storage, 1, b"x").await).await.unwrap();
     let files = storage.task_files("kie", "t1").await;
     {
-        let publishing = std::pin::pin!(files.publish(staged, "a.mp4"));
+        let publishing = std::pin::pin!(files.publish(staged, "kie/t1/a.mp4"));
         // As far as it gets at once: onto the blocking thread.
         assert!(futures_util::poll!(publishing).is_pending());
     }
@@ -172,6 +178,42 @@ async fn removing_a_task_removes_what_lies_in_its_directory_and_nothing_else() {
         assert!(!root.join("kie/t1").exists());
     }
     assert_eq!(read(&storage, "kie/t10/a.mp4").await.unwrap(), b"x");
+}
+
+#[tokio::test]
+async fn removing_a_file_removes_the_directories_that_are_empty_without_it() {
+    let (directory, storage) = storage();
+    let root = directory.path().join("a/media");
+    for place in [("t1", "a.mp4"), ("t1", "b.mp4"), ("t2", "a.mp4")] {
+        publish(&storage, written(&storage, 1, b"x").await, place).await;
+    }
+    let files = storage.task_files("kie", "t1").await;
+    files.remove("kie/t1/a.mp4").await.unwrap();
+    assert_eq!(read(&storage, "kie/t1/b.mp4").await.unwrap(), b"x");
+    for _ in 0..2 {
+        files.remove("kie/t1/b.mp4").await.unwrap();
+        assert!(!root.join("kie/t1").exists());
+    }
+    assert_eq!(read(&storage, "kie/t2/a.mp4").await.unwrap(), b"x");
+    let others = storage.task_files("kie", "t2").await;
+    others.remove("kie/t2/a.mp4").await.unwrap();
+    assert!(!root.join("kie").exists());
+    assert!(root.join(INCOMING).exists());
+}
+
+#[tokio::test]
+async fn a_directory_that_others_remove_is_made_again() {
+    let (_directory, storage) = storage();
+    // Either takes `kie` away whenever it is empty.
+    let rounds = async |download, task_id| {
+        for token in 0..200 {
+            let finished = written_as(&storage, (download, token), b"x").await;
+            let key = publish(&storage, finished, (task_id, "a.mp4")).await;
+            let files = storage.task_files("kie", task_id).await;
+            files.remove(&key).await.unwrap();
+        }
+    };
+    tokio::join!(rounds(1, "t1"), rounds(2, "t2"));
 }
 
 #[tokio::test]

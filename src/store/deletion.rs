@@ -1,68 +1,104 @@
-//! Deleting a task: its rows at once, its files under a doom that outlives a crash.
+//! Deleting a task, or a file: the rows at once, the files by notes of their keys that outlive a crash.
 
 use rusqlite::{OptionalExtension, params};
 use sqlx::Row;
 
+use super::downloads::Lease;
 use super::ranges::of_task;
 use super::writer::{Command, Reply, Tx};
-use super::{Store, StoreError, keys, record};
+use super::{Store, StoreError, keys, record, summary};
 
 /// What a deletion found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deletion {
-    /// The rows are gone; the files are to be removed, then [`Store::forget_doomed`].
+    /// The rows are changed, and the keys of their files doomed; the files are to be removed.
     Done,
-    /// The task was gone already; files under its id may belong to a successor.
+    /// There was nothing to delete; files under that id may belong to a successor.
     Unknown,
 }
 
-/// Files that a deleted task left.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Files to be removed that rows of one task named.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DoomedFiles {
-    /// The task's source.
-    pub source: String,
-    /// The task's id.
-    pub task_id: String,
-    /// Storage keys of files that belong to the same task, which came back since: these stay.
-    pub keep: Vec<String>,
+    /// Their storage keys, which no row names any more.
+    pub keys: Vec<String>,
+    /// All in the task's own directory but these, which its rows name: doomed by a version that noted no keys.
+    pub all_but: Option<Vec<String>>,
+}
+
+impl DoomedFiles {
+    /// Whether there is nothing to remove.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.all_but.is_none()
+    }
 }
 
 impl Store {
-    /// Deletes a task's rows and leaves a tombstone. The caller removes the files, and holds the lock on them from before
-    /// this call until they are forgotten; should it die before, [`Store::doomed_files`] names them again.
+    /// Deletes a task's rows, dooms the files that they name, and leaves a tombstone. The caller removes the files, and
+    /// holds the lock on them from before this call until they are forgotten; should it die before,
+    /// [`Store::doomed_tasks`] names the task again.
     pub async fn delete_task(&self, task: i64) -> Result<Deletion, StoreError> {
-        match self.write(Command::DeleteTask { task }).await? {
+        self.delete(Command::DeleteTask { task }).await
+    }
+
+    /// Dooms one stored file: its row says `deleted` and keeps what is known of it but for the key. The caller removes
+    /// it under the same rules as the files of a deleted task.
+    pub async fn delete_file(&self, download: i64) -> Result<Deletion, StoreError> {
+        self.delete(Command::DeleteFile { download }).await
+    }
+
+    async fn delete(&self, command: Command) -> Result<Deletion, StoreError> {
+        match self.write(command).await? {
             Reply::Deleted(deletion) => Ok(deletion),
             other => unreachable!("a deletion was answered with {other:?}"),
         }
     }
 
-    /// Files of deleted tasks that are still to be removed: for the start, while no download runs that could add to
-    /// what is to be kept.
-    pub async fn doomed_files(&self) -> Result<Vec<DoomedFiles>, StoreError> {
-        let rows = sqlx::query("SELECT source, task_id FROM doomed_files ORDER BY task_id, source")
+    /// Sources and ids of the tasks that files are still to be removed of, whether or not they are there themselves.
+    pub async fn doomed_tasks(&self) -> Result<Vec<(String, String)>, StoreError> {
+        let rows = sqlx::query("SELECT DISTINCT source, task_id FROM doomed_keys ORDER BY task_id, source")
             .fetch_all(&self.readers)
             .await?;
-        let mut doomed = Vec::with_capacity(rows.len());
+        let tasks = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+        tasks.collect()
+    }
+
+    /// What is to be removed of a task, for whoever holds the lock on its files: nobody else dooms or publishes one then.
+    pub async fn doomed_files(&self, source: &str, task_id: &str) -> Result<DoomedFiles, StoreError> {
+        let rows =
+            sqlx::query("SELECT storage_key FROM doomed_keys WHERE task_id = $1 AND source = $2 ORDER BY 1")
+                .bind(task_id)
+                .bind(source)
+                .fetch_all(&self.readers)
+                .await?;
+        let mut doomed = DoomedFiles::default();
         for row in rows {
-            let (source, task_id): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-            let successors = self.tasks_by_id(&task_id, Some(&source)).await?;
-            let files = successors.into_iter().flat_map(|task| task.files);
-            doomed.push(DoomedFiles {
-                source,
-                task_id,
-                keep: files.filter_map(|file| file.storage_key).collect(),
-            });
+            let key: String = row.try_get(0)?;
+            if key.is_empty() {
+                let successors = self.tasks_by_id(task_id, Some(source)).await?;
+                let files = successors.into_iter().flat_map(|task| task.files);
+                doomed.all_but = Some(files.filter_map(|file| file.storage_key).collect());
+            } else {
+                doomed.keys.push(key);
+            }
         }
         Ok(doomed)
     }
 
-    /// Notes that the files of a deleted task are removed.
-    pub async fn forget_doomed(&self, source: &str, task_id: &str) -> Result<(), StoreError> {
+    /// Notes that files of a task are removed; an empty key stands for all that [`DoomedFiles::all_but`] meant.
+    pub async fn forget_doomed(
+        &self,
+        source: &str,
+        task_id: &str,
+        keys: Vec<String>,
+    ) -> Result<(), StoreError> {
         let (source, task_id) = (source.to_owned(), task_id.to_owned());
-        self.write(Command::ForgetDoomed { source, task_id })
-            .await
-            .map(|_| ())
+        let forget = Command::ForgetDoomed {
+            source,
+            task_id,
+            keys,
+        };
+        self.write(forget).await.map(|_| ())
     }
 }
 
@@ -86,10 +122,14 @@ pub(super) fn remove(tx: &mut Tx<'_>, task: i64) -> rusqlite::Result<Deletion> {
     let Some(task_id) = task_id else {
         return Ok(Deletion::Unknown);
     };
-    // All that lies in the task's directory, not only what rows name: a file whose settlement was lost has none.
     tx.execute(
-        "INSERT INTO doomed_files (task_id, source) SELECT task_id, source FROM tasks WHERE id = ?1
-         ON CONFLICT DO NOTHING",
+        concat!(
+            "INSERT INTO doomed_keys (task_id, source, storage_key)
+             SELECT t.task_id, t.source, d.storage_key FROM tasks t, downloads d
+             WHERE t.id = ?1 AND ",
+            of_task!("d", "?1"),
+            " AND d.storage_key IS NOT NULL ON CONFLICT DO NOTHING"
+        ),
         params![task],
     )?;
     record::keep_bindings(tx, task, (i64::MIN, i64::MAX))?;
@@ -125,10 +165,62 @@ fn delete_deliveries(tx: &mut Tx<'_>, task: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-pub(super) fn forget_doomed(tx: &Tx<'_>, source: &str, task_id: &str) -> rusqlite::Result<()> {
-    tx.execute(
-        "DELETE FROM doomed_files WHERE task_id = ?1 AND source = ?2",
-        params![task_id, source],
+/// Dooms a stored file and keeps its row.
+pub(super) fn delete_file(tx: &mut Tx<'_>, download: i64) -> rusqlite::Result<Deletion> {
+    let doomed = tx.execute(
+        "INSERT INTO doomed_keys (task_id, source, storage_key)
+         SELECT t.task_id, t.source, d.storage_key FROM downloads d JOIN tasks t ON t.id = d.task
+         WHERE d.id = ?1 AND d.state = 'stored' ON CONFLICT DO NOTHING",
+        params![download],
     )?;
+    if doomed == 0 {
+        return Ok(Deletion::Unknown);
+    }
+    let task = tx
+        .db
+        .prepare_cached(
+            "UPDATE downloads SET state = 'deleted', storage_key = NULL, updated_at = ?2, change_seq = ?3
+             WHERE id = ?1 RETURNING task",
+        )?
+        .query_row(params![download, tx.now, tx.upcoming_change()], |row| row.get(0))?;
+    summary::refresh(tx, task)?;
+    Ok(Deletion::Done)
+}
+
+/// Records under which key a leased download is about to be published. What it was about to be published under before,
+/// and perhaps was without being settled, is doomed: nothing else would name it. `false` if the lease is lost.
+pub(super) fn name_key(tx: &Tx<'_>, lease: Lease, key: &str) -> rusqlite::Result<bool> {
+    tx.execute(
+        "INSERT INTO doomed_keys (task_id, source, storage_key)
+         SELECT t.task_id, t.source, d.storage_key FROM downloads d JOIN tasks t ON t.id = d.task
+         WHERE d.id = ?1 AND d.lease_token = ?2 AND d.state = 'downloading' AND d.storage_key <> ?3
+         ON CONFLICT DO NOTHING",
+        params![lease.download, lease.token, key],
+    )?;
+    let named = tx.execute(
+        "UPDATE downloads SET storage_key = ?3 WHERE id = ?1 AND lease_token = ?2 AND state = 'downloading'",
+        params![lease.download, lease.token, key],
+    )?;
+    if named == 1 {
+        tx.execute(
+            "DELETE FROM doomed_keys WHERE (task_id, source, storage_key) IN (
+                 SELECT t.task_id, t.source, d.storage_key FROM downloads d JOIN tasks t ON t.id = d.task WHERE d.id = ?1)",
+            params![lease.download],
+        )?;
+    }
+    Ok(named == 1)
+}
+
+pub(super) fn forget_doomed(
+    tx: &Tx<'_>,
+    (source, task_id): (&str, &str),
+    keys: &[String],
+) -> rusqlite::Result<()> {
+    for key in keys {
+        tx.execute(
+            "DELETE FROM doomed_keys WHERE task_id = ?1 AND source = ?2 AND storage_key = ?3",
+            params![task_id, source, key],
+        )?;
+    }
     Ok(())
 }

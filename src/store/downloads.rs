@@ -157,7 +157,32 @@ impl Store {
 
     /// Extends a lease. `false` if it was lost: the holder must let go without settling.
     pub async fn renew_download(&self, lease: Lease, lease_for: Duration) -> Result<bool, StoreError> {
-        match self.write(Command::Renew { lease, lease_for }).await? {
+        self.renew(lease, lease_for, None).await
+    }
+
+    /// Extends a lease for the last time before a file is published under `key`, which the row names from then on:
+    /// whatever becomes of this process, a deletion finds the file. `false` if the lease was lost.
+    pub async fn renew_to_publish(
+        &self,
+        lease: Lease,
+        lease_for: Duration,
+        key: &str,
+    ) -> Result<bool, StoreError> {
+        self.renew(lease, lease_for, Some(key.to_owned())).await
+    }
+
+    async fn renew(
+        &self,
+        lease: Lease,
+        lease_for: Duration,
+        publish_as: Option<String>,
+    ) -> Result<bool, StoreError> {
+        let renew = Command::Renew {
+            lease,
+            lease_for,
+            publish_as,
+        };
+        match self.write(renew).await? {
             Reply::Renewed(held) => Ok(held),
             other => unreachable!("a renewal was answered with {other:?}"),
         }

@@ -41,17 +41,45 @@ const PURGE_EVERY: Duration = Duration::from_secs(5);
 pub(super) enum Command {
     Record(Box<NewDelivery>),
     Expect(Vec<Expectation>),
-    Claim { lease_for: Duration, caps: Caps },
-    Renew { lease: Lease, lease_for: Duration },
-    Settle { lease: Lease, settlement: Settlement },
+    Claim {
+        lease_for: Duration,
+        caps: Caps,
+    },
+    Renew {
+        lease: Lease,
+        lease_for: Duration,
+        publish_as: Option<String>,
+    },
+    Settle {
+        lease: Lease,
+        settlement: Settlement,
+    },
     ReleaseAll,
-    BringForward { by: Duration },
-    RetryTask { task: i64 },
-    DeleteTask { task: i64 },
-    ForgetDoomed { source: String, task_id: String },
-    Accept { delivery: i64 },
+    BringForward {
+        by: Duration,
+    },
+    RetryTask {
+        task: i64,
+    },
+    DeleteTask {
+        task: i64,
+    },
+    DeleteFile {
+        download: i64,
+    },
+    ForgetDoomed {
+        source: String,
+        task_id: String,
+        keys: Vec<String>,
+    },
+    Accept {
+        delivery: i64,
+    },
     PruneDeliveries(Vec<i64>),
-    PruneTask { task: i64, before: Millis },
+    PruneTask {
+        task: i64,
+        before: Millis,
+    },
 }
 
 /// The answer to the command of the same name.
@@ -540,7 +568,17 @@ fn apply(tx: &mut Tx<'_>, command: &Command) -> rusqlite::Result<Reply> {
         Command::Claim { lease_for, caps } => {
             Reply::Claimed(claim::claim(tx, *lease_for, caps)?.map(Box::new))
         }
-        Command::Renew { lease, lease_for } => Reply::Renewed(downloads::renew(tx, *lease, *lease_for)?),
+        Command::Renew {
+            lease,
+            lease_for,
+            publish_as,
+        } => {
+            let named = match publish_as {
+                Some(key) => deletion::name_key(tx, *lease, key)?,
+                None => true,
+            };
+            Reply::Renewed(named && downloads::renew(tx, *lease, *lease_for)?)
+        }
         Command::Settle { lease, settlement } => Reply::Settled(downloads::settle(tx, *lease, settlement)?),
         Command::ReleaseAll => {
             downloads::release_all(tx)?;
@@ -552,8 +590,13 @@ fn apply(tx: &mut Tx<'_>, command: &Command) -> rusqlite::Result<Reply> {
         }
         Command::RetryTask { task } => Reply::Queued(downloads::retry_task(tx, *task)?),
         Command::DeleteTask { task } => Reply::Deleted(deletion::delete(tx, *task)?),
-        Command::ForgetDoomed { source, task_id } => {
-            deletion::forget_doomed(tx, source, task_id)?;
+        Command::DeleteFile { download } => Reply::Deleted(deletion::delete_file(tx, *download)?),
+        Command::ForgetDoomed {
+            source,
+            task_id,
+            keys,
+        } => {
+            deletion::forget_doomed(tx, (source, task_id), keys)?;
             Reply::Done
         }
         Command::Accept { delivery } => Reply::Accepted(accept::accept(tx, *delivery)?),

@@ -359,16 +359,19 @@ async fn a_task_deleted_in_mid_download_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn deleting_a_task_removes_files_of_it_that_no_row_names() {
+async fn deleting_a_task_removes_what_an_attempt_published_and_did_not_settle() {
     let (cdn, server) = (Cdn::start().await, TestServer::start().await);
     let url = cdn.file("/a.mp4", &mp4(1, 1_000));
     server.callback(&success("t1", &[url])).send().await.taken();
     server.wait_settled("t1").await;
     // As if an attempt had died between rename and commit, and the next had found another extension.
     std::fs::write(server.data_dir().join("media/kie/t1/result-0.mov"), b"x").unwrap();
+    server
+        .sabotage("INSERT INTO doomed_keys VALUES ('t1', 'kie', 'kie/t1/result-0.mov')")
+        .await;
     assert_eq!(server.delete("/v1/tasks/t1").await.status, 204);
     assert_eq!(server.files_in("media"), [""; 0]);
-    assert_eq!(server.number("SELECT count(*) FROM doomed_files").await, 0);
+    assert_eq!(server.number("SELECT count(*) FROM doomed_keys").await, 0);
 }
 
 #[tokio::test]
@@ -390,7 +393,7 @@ async fn a_task_deleted_and_sent_again_and_again_leaves_what_its_rows_say() {
 }
 
 #[tokio::test]
-async fn what_a_deletion_left_is_removed_at_the_next_start_but_for_files_of_a_successor() {
+async fn what_a_deletion_left_is_removed_after_the_next_start() {
     let (cdn, server) = (Cdn::start().await, TestServer::start().await);
     let content = mp4(1, 1_000);
     let url = cdn.file("/a.mp4", &content);
@@ -399,23 +402,59 @@ async fn what_a_deletion_left_is_removed_at_the_next_start_but_for_files_of_a_su
     // As if files had resisted, or the process had died, before t1 was expected and stored again.
     server
         .sabotage(
-            "INSERT INTO doomed_files (task_id, source) VALUES ('t1', 'kie'), ('t2', 'kie'), ('t3', 'kie')",
+            "INSERT INTO doomed_keys VALUES ('t1', 'kie', 'kie/t1/result-0.mov'), ('t2', 'kie', 'kie/t2/result-0.mp4'),
+                                            ('t3', 'kie', 'kie/t3/result-0.mp4')",
         )
         .await;
     let media = server.data_dir().join("media/kie");
     std::fs::write(media.join("t1/result-0.mov"), b"x").unwrap();
-    std::fs::write(media.join("t2"), b"where a directory is expected").unwrap();
+    std::fs::create_dir_all(media.join("t2/result-0.mp4")).unwrap();
+    std::fs::write(
+        media.join("t2/result-0.mp4/x"),
+        b"a directory where a file is expected",
+    )
+    .unwrap();
     std::fs::create_dir(media.join("t3")).unwrap();
     std::fs::write(media.join("t3/result-0.mp4"), b"x").unwrap();
 
     let server = server.halt().await.start().await;
-    assert_eq!(server.files_in("media"), ["kie/t1/result-0.mp4", "kie/t2"]);
+    let left = "SELECT count(*) FROM doomed_keys";
+    until("all but one are forgotten", || async {
+        (server.number(left).await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(
+        server.files_in("media"),
+        ["kie/t1/result-0.mp4", "kie/t2/result-0.mp4/x"]
+    );
+    assert!(!media.join("t3").exists(), "an empty directory is not left");
     let file = server.get("/v1/tasks/t1/files/result-0.mp4").await;
     assert!(file.body == content);
-    let left = "SELECT count(*) FROM doomed_files WHERE task_id = 't2'";
-    assert_eq!(server.number(left).await, 1, "kept for the next start");
-    assert_eq!(server.number("SELECT count(*) FROM doomed_files").await, 1);
-    std::fs::remove_file(media.join("t2")).unwrap();
+    let kept = "SELECT count(*) FROM doomed_keys WHERE task_id = 't2'";
+    assert_eq!(server.number(kept).await, 1, "kept for another try");
+    std::fs::remove_dir_all(media.join("t2")).unwrap();
+}
+
+#[tokio::test]
+async fn what_an_earlier_version_doomed_goes_but_for_files_of_a_successor() {
+    let (cdn, server) = (Cdn::start().await, TestServer::start().await);
+    let url = cdn.file("/a.mp4", &mp4(1, 1_000));
+    server.callback(&success("t1", &[url])).send().await.taken();
+    server.wait_settled("t1").await;
+    server
+        .sabotage("INSERT INTO doomed_keys VALUES ('t1', 'kie', ''), ('t3', 'kie', '')")
+        .await;
+    let media = server.data_dir().join("media/kie");
+    std::fs::write(media.join("t1/result-0.mov"), b"x").unwrap();
+    std::fs::create_dir(media.join("t3")).unwrap();
+    std::fs::write(media.join("t3/result-0.mp4"), b"x").unwrap();
+
+    let server = server.halt().await.start().await;
+    until("they are forgotten", || async {
+        (server.number("SELECT count(*) FROM doomed_keys").await == 0).then_some(())
+    })
+    .await;
+    assert_eq!(server.files_in("media"), ["kie/t1/result-0.mp4"]);
 }
 
 #[tokio::test]

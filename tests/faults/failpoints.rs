@@ -122,10 +122,10 @@ impl Harness {
                 (404, &"unknown_task".into()),
                 "{problem:#}"
             );
-            assert!(
-                !self.remains.has_files_of(task_id),
-                "files of {task_id} outlived it"
-            );
+            until("the files of a deleted task are gone", async || {
+                (!self.remains.has_files_of(task_id)).then_some(())
+            })
+            .await;
         }
         server.kill();
     }

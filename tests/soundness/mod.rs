@@ -1,6 +1,6 @@
 //! What must hold of a database however the server ended: each a claim of what is wrong, and a query that counts it.
 
-pub(crate) const WRONGS: [(&str, &str); 13] = [
+pub(crate) const WRONGS: [(&str, &str); 16] = [
     (
         "downloads, outcomes or deliveries belong to a task that is not there",
         "SELECT (SELECT count(*) FROM downloads WHERE task IS NOT NULL AND task NOT IN (SELECT id FROM tasks))
@@ -65,5 +65,19 @@ pub(crate) const WRONGS: [(&str, &str); 13] = [
             WHEN sum(state IN ('queued', 'held', 'needs_url')) > 0 THEN 'queued'
             WHEN sum(state = 'stored') = count(*) THEN 'stored' WHEN sum(state = 'failed') = count(*) THEN 'failed'
             ELSE 'partial' END FROM downloads WHERE id BETWEEN t.id << 24 AND (t.id << 24) + 16777215 AND state <> 'deleted')",
+    ),
+    (
+        "files are stored without a key, or have one and are deleted",
+        "SELECT count(*) FROM downloads WHERE state = 'stored' AND storage_key IS NULL
+            OR state = 'deleted' AND storage_key IS NOT NULL",
+    ),
+    (
+        "keys are named by two rows",
+        "SELECT count(storage_key) - count(DISTINCT storage_key) FROM downloads",
+    ),
+    (
+        "keys are to be removed and named by a row",
+        "SELECT count(*) FROM doomed_keys WHERE storage_key IN (
+            SELECT storage_key FROM downloads WHERE storage_key IS NOT NULL)",
     ),
 ];
