@@ -1,22 +1,23 @@
-//! Where stored files lie: local disk.
+//! Where stored files lie: on a local disk, or in a bucket of an object store.
 //!
-//! A file is written to the spool, out of sight, and becomes visible under its key only whole and synced:
-//! write → length and content check by the caller → fsync → stage → rename → fsync of the directories. What is visible
-//! of a task changes under [`TaskFiles`] only, one change at a time.
+//! A file is written to the spool, out of sight, and becomes visible under its key only whole:
+//! write → length and content check by the caller → fsync → stage → publish. On disk, staging brings it onto the file
+//! system of its destination, and publishing is a rename and an fsync of the directories. To a bucket, staging sends the
+//! parts of a large file, and publishing puts them together. What is visible of a task changes under [`TaskFiles`] only,
+//! one change at a time.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Read, Write as _};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytesize::ByteSize;
 use rustix::io::Errno;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::failpoint::{self, Step};
-
+mod disk;
 mod key;
 mod room;
 mod spool;
@@ -25,18 +26,9 @@ pub use key::object_key;
 pub use room::{AMPLE, Promise, Reserve};
 pub use spool::{Finished, HEAD_BYTES, Note, SpoolFile, Swept, Validator};
 
-use key::{is_sound, task_directory};
+use disk::{Disk, Unpublished};
 use room::Room;
-use spool::{Spool, Spooled};
-
-/// Where staged files wait for their rename, on the file system of their destination. No key begins with a dot.
-const INCOMING: &str = ".incoming";
-
-/// How much is copied in one go from one file system to another; a copy that is abandoned ends after so much.
-const COPY_BYTES: u64 = 64 << 20;
-
-/// How often a rename is tried while others remove its directory.
-const RENAMES: usize = 8;
+use spool::Spool;
 
 /// Over how many locks the tasks are spread; two that share one only wait for each other now and then.
 const LOCKS: usize = 64;
@@ -134,7 +126,7 @@ fn failed_to(action: &'static str) -> impl FnOnce(io::Error) -> StorageError {
 /// The stored files of one server and the files it is writing. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Storage {
-    media: Arc<Path>,
+    disk: Disk,
     spool: Arc<Spool>,
     locks: Arc<[Arc<Mutex<()>>]>,
     room: Arc<Room>,
@@ -144,18 +136,11 @@ impl Storage {
     /// Opens the storage, creating its directories where they are missing.
     pub fn open(media_root: &Path, spool_dir: &Path) -> Result<Self, StorageError> {
         let create = || {
-            for directory in [media_root, &media_root.join(INCOMING), spool_dir] {
-                fs::create_dir_all(directory)?;
-            }
-            sync_upward(media_root, media_root)
+            fs::create_dir_all(spool_dir)?;
+            Disk::open(media_root)
         };
-        create().map_err(failed_to("create its directories"))?;
-        if let Some(parent) = media_root.parent() {
-            // Not ours, and maybe not readable: whoever keeps it that way created the root long ago.
-            sync_upward(parent, parent).ok();
-        }
         Ok(Self {
-            media: media_root.into(),
+            disk: create().map_err(failed_to("create its directories"))?,
             spool: Arc::new(Spool::over(spool_dir)),
             locks: (0..LOCKS).map(|_| Arc::default()).collect(),
             room: Arc::new(Room::on(&[spool_dir, media_root], Reserve::Bytes(0))),
@@ -166,7 +151,7 @@ impl Storage {
     #[must_use]
     pub fn with_reserve(self, reserve: Reserve) -> Self {
         Self {
-            room: Arc::new(Room::on(&[self.spool.directory(), &self.media], reserve)),
+            room: Arc::new(Room::on(&[self.spool.directory(), self.disk.root()], reserve)),
             ..self
         }
     }
@@ -179,15 +164,11 @@ impl Storage {
 
     /// Writes a small file wherever files are written, and removes it: fails while that cannot be done.
     pub async fn probe(&self) -> Result<(), StorageError> {
-        let directories = [self.spool.directory().to_owned(), self.media.join(INCOMING)];
+        let directories = [self.spool.directory().to_owned(), self.disk.incoming()];
         let write = move || {
-            for directory in directories {
-                let probe = Unpublished(directory.join("probe"));
-                let mut file = File::create(&probe.0)?;
-                file.write_all(&[0; 4096])?;
-                file.sync_all()?;
-            }
-            Ok(())
+            directories
+                .iter()
+                .try_for_each(|directory| disk::probe(directory))
         };
         blocking(write).await.map_err(failed_to("write a file"))
     }
@@ -208,7 +189,7 @@ impl Storage {
     pub fn sweep_spool(&self, wanted: &HashMap<i64, String>) -> Result<Swept, StorageError> {
         let sweep = || -> io::Result<Swept> {
             let mut swept = self.spool.sweep(wanted)?;
-            for entry in fs::read_dir(self.media.join(INCOMING))? {
+            for entry in fs::read_dir(self.disk.incoming())? {
                 fs::remove_file(entry?.path())?;
                 swept.removed += 1;
             }
@@ -249,22 +230,8 @@ impl Storage {
     ///
     /// If that fails, or the caller stops waiting, the file stays in the spool for another attempt.
     pub async fn stage(&self, finished: Finished) -> Result<Staged, StorageError> {
-        let from = finished.spooled;
-        let name = from.path().file_name().unwrap_or_default();
-        let to = Unpublished(self.media.join(INCOMING).join(name));
-        // Both go along, so that what appears after the caller stopped waiting is removed nevertheless.
-        let renamed = blocking(move || match fs::rename(from.path(), &to.0) {
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => Ok((to, Some(from))),
-            Err(error) => Err(error),
-            Ok(()) => Ok((to, None)),
-        });
-        let staged = async {
-            match renamed.await? {
-                (to, None) => Ok(Staged(to)),
-                (to, Some(from)) => copy_across(from, to).await,
-            }
-        };
-        staged.await.map_err(failed_to("stage a file"))
+        let staged = self.disk.stage(finished).await;
+        staged.map(Staged).map_err(failed_to("stage a file"))
     }
 
     /// The stored files of one task, for whoever changes them: waits until nobody else does.
@@ -282,46 +249,14 @@ impl Storage {
 
     /// Opens a stored file for reading and says how long it is.
     pub async fn open_file(&self, key: &str) -> Result<(tokio::fs::File, u64), StorageError> {
-        let path = self.path_of(key)?;
-        let (file, length) = blocking(move || {
-            let file = File::open(path)?;
-            let metadata = file.metadata()?;
-            if !metadata.is_file() {
-                return Err(io::ErrorKind::NotFound.into());
-            }
-            Ok((file, metadata.len()))
-        })
-        .await
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => StorageError::Missing,
-            _ => failed_to("open a stored file")(error),
-        })?;
+        let (file, length) = self.disk.open_file(key).await?;
         Ok((tokio::fs::File::from_std(file), length))
-    }
-
-    /// The path of a key; refuses whatever [`object_key`] cannot have made.
-    fn path_of(&self, key: &str) -> Result<PathBuf, StorageError> {
-        if !is_sound(key) {
-            return Err(StorageError::BadKey);
-        }
-        Ok(self.media.join(key))
     }
 }
 
 /// A whole and synced file on the file system of its destination. Dropping it unpublished removes it.
 #[derive(Debug)]
 pub struct Staged(Unpublished);
-
-/// A path whose file goes when this does. Nothing is left to remove once the file was renamed.
-#[derive(Debug)]
-struct Unpublished(PathBuf);
-
-impl Drop for Unpublished {
-    fn drop(&mut self) {
-        // What cannot be removed now is removed by the sweep at the next start.
-        fs::remove_file(&self.0).ok();
-    }
-}
 
 /// The right to change which files of one task are visible. There is one at a time for each task.
 ///
@@ -348,28 +283,17 @@ impl TaskFiles {
     ///
     /// If the caller stops waiting, the file may still appear, whole, before anybody else changes the task's files.
     pub async fn publish(&self, staged: Staged, key: &str) -> Result<(), StorageError> {
-        let target = self.storage.path_of(key)?;
-        let (root, lock) = (Arc::clone(&self.storage.media), Arc::clone(&self.lock));
-        blocking(move || {
-            let _until_done = lock;
-            publish(&staged, &target, &root)
-        })
-        .await
-        .map_err(failed_to("publish a file"))
+        self.storage
+            .disk
+            .publish(staged.0, key, Arc::clone(&self.lock))
+            .await
     }
 
     /// Removes the file of a key, if there is one, and the directories that are empty without it.
     ///
     /// Once this returns without an error, what was removed stays so after a loss of power.
     pub async fn remove(&self, key: &str) -> Result<(), StorageError> {
-        let target = self.storage.path_of(key)?;
-        let (root, lock) = (Arc::clone(&self.storage.media), Arc::clone(&self.lock));
-        blocking(move || {
-            let _until_done = lock;
-            remove(&target, &root)
-        })
-        .await
-        .map_err(failed_to("remove a file"))
+        self.storage.disk.remove(key, Arc::clone(&self.lock)).await
     }
 
     /// Removes all that lies in `{source}/{task_id}`, and then that, but for the files of the keys in `keep`. What
@@ -377,19 +301,9 @@ impl TaskFiles {
     ///
     /// Once this returns without an error, what was removed stays so after a loss of power.
     pub async fn remove_all_but(&self, keep: &[String]) -> Result<(), StorageError> {
-        let key = task_directory(&self.source, &self.task_id);
-        let directory = self.storage.path_of(&key)?;
-        let kept = keep
-            .iter()
-            .map(|key| self.storage.path_of(key))
-            .collect::<Result<Vec<_>, _>>()?;
+        let task = (self.source.as_str(), self.task_id.as_str());
         let lock = Arc::clone(&self.lock);
-        blocking(move || {
-            let _until_done = lock;
-            remove_all_but(&kept, &directory)
-        })
-        .await
-        .map_err(failed_to("remove the files of a task"))
+        self.storage.disk.remove_all_but(task, keep, lock).await
     }
 }
 
@@ -399,113 +313,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
         Ok(done) => done,
         Err(error) => Err(io::Error::other(error)),
     }
-}
-
-/// Copies in pieces, each on a blocking thread: dropping this ends the copy after the piece at hand.
-async fn copy_across(from: Spooled, to: Unpublished) -> io::Result<Staged> {
-    let paths = (from.path().to_owned(), to.0.clone());
-    let (mut input, mut output) =
-        blocking(move || Ok((File::open(paths.0)?, File::create(paths.1)?))).await?;
-    loop {
-        let copied;
-        (input, output, copied) = blocking(move || {
-            let copied = io::copy(&mut (&input).take(COPY_BYTES), &mut output)?;
-            Ok((input, output, copied))
-        })
-        .await?;
-        if copied == 0 {
-            break;
-        }
-    }
-    blocking(move || output.sync_all()).await?;
-    from.discard();
-    Ok(Staged(to))
-}
-
-fn publish(staged: &Staged, target: &Path, root: &Path) -> io::Result<()> {
-    let directory = target.parent().unwrap_or(root);
-    rename_into(&staged.0.0, target, directory)?;
-    failpoint::step(Step::FileRenamed);
-    // All the way up each time, not only where this call created something: whoever created it may not have synced it
-    // yet. Syncing a directory that did not change costs next to nothing.
-    sync_upward(directory, root)
-}
-
-/// Renames into a directory that is made if it is missing, and again if a removal of another task's files takes it away
-/// meanwhile because it is empty.
-fn rename_into(from: &Path, target: &Path, directory: &Path) -> io::Result<()> {
-    for _ in 0..RENAMES {
-        fs::create_dir_all(directory)?;
-        match fs::rename(from, target) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            renamed => return renamed,
-        }
-    }
-    fs::rename(from, target)
-}
-
-fn remove(target: &Path, root: &Path) -> io::Result<()> {
-    match fs::remove_file(target) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        removed => removed?,
-    }
-    for directory in target.parent().unwrap_or(root).ancestors() {
-        let is_gone = directory != root
-            && match fs::remove_dir(directory) {
-                // By an earlier try, that may have ended before the sync.
-                Err(error) => error.kind() == io::ErrorKind::NotFound,
-                Ok(()) => true,
-            };
-        if !is_gone {
-            return sync_upward(directory, directory);
-        }
-    }
-    Ok(())
-}
-
-fn remove_all_but(kept: &[PathBuf], directory: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    let mut outcome = Ok(());
-    for entry in entries {
-        let entry = entry?;
-        let path = entry.path();
-        if kept.contains(&path) {
-            continue;
-        }
-        let removed = if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(path)
-        } else {
-            fs::remove_file(path)
-        };
-        outcome = outcome.and(removed);
-    }
-    outcome?;
-    if !kept.is_empty() {
-        return sync_upward(directory, directory);
-    }
-    fs::remove_dir(directory)?;
-    let parent = directory.parent().unwrap_or(directory);
-    sync_upward(parent, parent)
-}
-
-/// Syncs `directory` and its parents up to `root`, so that the names in them survive a loss of power.
-fn sync_upward(directory: &Path, root: &Path) -> io::Result<()> {
-    for directory in directory.ancestors() {
-        // The parent of a relative path of one part is written as the empty path.
-        let directory_or_here = if directory.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            directory
-        };
-        File::open(directory_or_here)?.sync_all()?;
-        if directory == root {
-            break;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

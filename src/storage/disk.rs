@@ -1,0 +1,266 @@
+//! Stored files on a local disk.
+//!
+//! Not by way of `object_store`, which has a local backend, too: that would copy each file, where a rename out of the
+//! spool does, and sync nothing unless asked.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::key::{is_sound, task_directory};
+use super::spool::{Finished, Spooled};
+use super::{StorageError, blocking, failed_to};
+use crate::failpoint::{self, Step};
+
+/// Where staged files wait for their rename, on the file system of their destination. No key begins with a dot.
+pub(super) const INCOMING: &str = ".incoming";
+
+/// How much is copied in one go from one file system to another; a copy that is abandoned ends after so much.
+const COPY_BYTES: u64 = 64 << 20;
+
+/// How often a rename is tried while others remove its directory.
+const RENAMES: usize = 8;
+
+/// A path whose file goes when this does. Nothing is left to remove once the file was renamed.
+#[derive(Debug)]
+pub(super) struct Unpublished(pub(super) PathBuf);
+
+impl Drop for Unpublished {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed by the sweep at the next start.
+        fs::remove_file(&self.0).ok();
+    }
+}
+
+/// Writes a small file and removes it.
+pub(super) fn probe(directory: &Path) -> io::Result<()> {
+    let probe = Unpublished(directory.join("probe"));
+    let mut file = File::create(&probe.0)?;
+    file.write_all(&[0; 4096])?;
+    file.sync_all()
+}
+
+/// The directory of stored files. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Disk {
+    root: Arc<Path>,
+}
+
+impl Disk {
+    /// Takes the directory, creating it where it is missing.
+    pub(super) fn open(root: &Path) -> io::Result<Self> {
+        fs::create_dir_all(root.join(INCOMING))?;
+        sync_upward(root, root)?;
+        if let Some(parent) = root.parent() {
+            // Not ours, and maybe not readable: whoever keeps it that way created the root long ago.
+            sync_upward(parent, parent).ok();
+        }
+        Ok(Self { root: root.into() })
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where staged files lie.
+    pub(super) fn incoming(&self) -> PathBuf {
+        self.root.join(INCOMING)
+    }
+
+    /// The path of a key; refuses whatever no layout can have made.
+    pub(super) fn path_of(&self, key: &str) -> Result<PathBuf, StorageError> {
+        if !is_sound(key) {
+            return Err(StorageError::BadKey);
+        }
+        Ok(self.root.join(key))
+    }
+
+    /// Brings a finished file onto this file system: itself by a rename, or from another one by a synced copy.
+    pub(super) async fn stage(&self, finished: Finished) -> io::Result<Unpublished> {
+        let from = finished.spooled;
+        let to = Unpublished(self.incoming().join(from.path().file_name().unwrap_or_default()));
+        // Both go along, so that what appears after the caller stopped waiting is removed nevertheless.
+        let renamed = blocking(move || match fs::rename(from.path(), &to.0) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => Ok((to, Some(from))),
+            Err(error) => Err(error),
+            Ok(()) => Ok((to, None)),
+        });
+        match renamed.await? {
+            (to, None) => Ok(to),
+            (to, Some(from)) => copy_across(from, to).await,
+        }
+    }
+
+    /// Renames a staged file to the path of its key, and syncs that. `done` goes once the work ends, even if nobody waits.
+    pub(super) async fn publish(
+        &self,
+        staged: Unpublished,
+        key: &str,
+        done: impl Send + 'static,
+    ) -> Result<(), StorageError> {
+        let (target, root) = (self.path_of(key)?, Arc::clone(&self.root));
+        blocking(move || {
+            let _until_done = done;
+            publish(&staged, &target, &root)
+        })
+        .await
+        .map_err(failed_to("publish a file"))
+    }
+
+    /// Removes the file of a key, if there is one, and the directories that are empty without it.
+    pub(super) async fn remove(&self, key: &str, done: impl Send + 'static) -> Result<(), StorageError> {
+        let (target, root) = (self.path_of(key)?, Arc::clone(&self.root));
+        blocking(move || {
+            let _until_done = done;
+            remove(&target, &root)
+        })
+        .await
+        .map_err(failed_to("remove a file"))
+    }
+
+    /// Removes all that lies in `{source}/{task_id}`, and then that, but for the files of the keys in `keep`.
+    pub(super) async fn remove_all_but(
+        &self,
+        (source, task_id): (&str, &str),
+        keep: &[String],
+        done: impl Send + 'static,
+    ) -> Result<(), StorageError> {
+        let directory = self.path_of(&task_directory(source, task_id))?;
+        let kept = keep
+            .iter()
+            .map(|key| self.path_of(key))
+            .collect::<Result<Vec<_>, _>>()?;
+        blocking(move || {
+            let _until_done = done;
+            remove_all_but(&kept, &directory)
+        })
+        .await
+        .map_err(failed_to("remove the files of a task"))
+    }
+
+    /// Opens the file of a key and says how long it is.
+    pub(super) async fn open_file(&self, key: &str) -> Result<(File, u64), StorageError> {
+        let path = self.path_of(key)?;
+        blocking(move || {
+            let file = File::open(path)?;
+            let metadata = file.metadata()?;
+            if !metadata.is_file() {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            Ok((file, metadata.len()))
+        })
+        .await
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => StorageError::Missing,
+            _ => failed_to("open a stored file")(error),
+        })
+    }
+}
+
+/// Copies in pieces, each on a blocking thread: dropping this ends the copy after the piece at hand.
+pub(super) async fn copy_across(from: Spooled, to: Unpublished) -> io::Result<Unpublished> {
+    let paths = (from.path().to_owned(), to.0.clone());
+    let (mut input, mut output) =
+        blocking(move || Ok((File::open(paths.0)?, File::create(paths.1)?))).await?;
+    loop {
+        let copied;
+        (input, output, copied) = blocking(move || {
+            let copied = io::copy(&mut (&input).take(COPY_BYTES), &mut output)?;
+            Ok((input, output, copied))
+        })
+        .await?;
+        if copied == 0 {
+            break;
+        }
+    }
+    blocking(move || output.sync_all()).await?;
+    from.discard();
+    Ok(to)
+}
+
+fn publish(staged: &Unpublished, target: &Path, root: &Path) -> io::Result<()> {
+    let directory = target.parent().unwrap_or(root);
+    rename_into(&staged.0, target, directory)?;
+    failpoint::step(Step::FileRenamed);
+    // All the way up each time, not only where this call created something: whoever created it may not have synced it
+    // yet. Syncing a directory that did not change costs next to nothing.
+    sync_upward(directory, root)
+}
+
+/// Renames into a directory that is made if it is missing, and again if a removal of another task's files takes it away
+/// meanwhile because it is empty.
+fn rename_into(from: &Path, target: &Path, directory: &Path) -> io::Result<()> {
+    for _ in 0..RENAMES {
+        fs::create_dir_all(directory)?;
+        match fs::rename(from, target) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            renamed => return renamed,
+        }
+    }
+    fs::rename(from, target)
+}
+
+fn remove(target: &Path, root: &Path) -> io::Result<()> {
+    match fs::remove_file(target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        removed => removed?,
+    }
+    for directory in target.parent().unwrap_or(root).ancestors() {
+        let is_gone = directory != root
+            && match fs::remove_dir(directory) {
+                // By an earlier try, that may have ended before the sync.
+                Err(error) => error.kind() == io::ErrorKind::NotFound,
+                Ok(()) => true,
+            };
+        if !is_gone {
+            return sync_upward(directory, directory);
+        }
+    }
+    Ok(())
+}
+
+fn remove_all_but(kept: &[PathBuf], directory: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    let mut outcome = Ok(());
+    for entry in entries {
+        let entry = entry?;
+        let path = entry.path();
+        if kept.contains(&path) {
+            continue;
+        }
+        let removed = if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(path)
+        } else {
+            fs::remove_file(path)
+        };
+        outcome = outcome.and(removed);
+    }
+    outcome?;
+    if !kept.is_empty() {
+        return sync_upward(directory, directory);
+    }
+    fs::remove_dir(directory)?;
+    let parent = directory.parent().unwrap_or(directory);
+    sync_upward(parent, parent)
+}
+
+/// Syncs `directory` and its parents up to `root`, so that the names in them survive a loss of power.
+fn sync_upward(directory: &Path, root: &Path) -> io::Result<()> {
+    for directory in directory.ancestors() {
+        // The parent of a relative path of one part is written as the empty path.
+        let directory_or_here = if directory.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            directory
+        };
+        File::open(directory_or_here)?.sync_all()?;
+        if directory == root {
+            break;
+        }
+    }
+    Ok(())
+}
