@@ -11,16 +11,22 @@ CREATE INDEX downloads_stored ON downloads (updated_at) WHERE state = 'stored';
 
 -- Each time that all stored files were read again and compared; the newest rows are kept.
 CREATE TABLE scrubs (
-    id       INTEGER PRIMARY KEY,
-    began_at INTEGER NOT NULL,
-    ended_at INTEGER,                           -- NULL: under way, or cut off by a stop
-    repair   INTEGER NOT NULL,                  -- whether damaged files are fetched again
-    last     INTEGER NOT NULL,                  -- the download that was looked at last: where to go on
-    files    INTEGER NOT NULL,
-    bytes    INTEGER NOT NULL,
-    damaged  INTEGER NOT NULL,                  -- other bytes than were stored
-    missing  INTEGER NOT NULL,
-    repaired INTEGER NOT NULL                   -- queued again
+    id          INTEGER PRIMARY KEY,
+    began_at    INTEGER NOT NULL,
+    ended_at    INTEGER,                        -- NULL: under way, or cut off by a stop, and then the next start goes on
+    complete    INTEGER NOT NULL,               -- whether it came to its end; somebody stopped it otherwise
+    background  INTEGER NOT NULL,               -- whether it came by itself, and leaves the disk to others
+    repair      INTEGER NOT NULL,               -- whether damaged files are fetched again
+    last        INTEGER NOT NULL,               -- the download that was looked at last: where to go on
+    upto        INTEGER NOT NULL,               -- the last one there was when it began
+    files_total INTEGER NOT NULL,               -- as counted when it began
+    bytes_total INTEGER NOT NULL,
+    files       INTEGER NOT NULL,
+    bytes       INTEGER NOT NULL,
+    damaged     INTEGER NOT NULL,               -- other bytes than were stored
+    missing     INTEGER NOT NULL,
+    unreadable  INTEGER NOT NULL,               -- the storage failed to give them
+    repaired    INTEGER NOT NULL                -- queued again, or put back by somebody and found whole
 ) STRICT;
 
 -- Files to be removed from the storage, by their key. A key is noted in the transaction that takes it from its row, and
@@ -33,3 +39,16 @@ CREATE TABLE doomed_keys (
 ) STRICT, WITHOUT ROWID;
 INSERT INTO doomed_keys SELECT task_id, source, '' FROM doomed_files;
 DROP TABLE doomed_files;
+
+-- What they found, the first thousand of each.
+CREATE TABLE scrub_findings (
+    scrub   INTEGER NOT NULL,
+    n       INTEGER NOT NULL,
+    source  TEXT    NOT NULL,
+    task_id TEXT    NOT NULL,
+    name    TEXT    NOT NULL,
+    wrong   TEXT    NOT NULL,                   -- damaged, missing or unreadable
+    detail  TEXT    NOT NULL,
+    queued  INTEGER NOT NULL,                   -- whether it is fetched again
+    PRIMARY KEY (scrub, n)
+) STRICT, WITHOUT ROWID;

@@ -252,6 +252,15 @@ impl Storage {
         let (file, length) = self.disk.open_file(key).await?;
         Ok((tokio::fs::File::from_std(file), length))
     }
+
+    /// Whether stored files can be read at all: what is missing while they cannot is not lost. A file system that is not
+    /// mounted lacks what [`Storage::open`] made in it.
+    pub async fn is_there(&self) -> Result<(), StorageError> {
+        let incoming = self.disk.incoming();
+        blocking(move || fs::read_dir(incoming).map(drop))
+            .await
+            .map_err(failed_to("find its directory; is the file system mounted?"))
+    }
 }
 
 /// A whole and synced file on the file system of its destination. Dropping it unpublished removes it.

@@ -120,6 +120,7 @@ fn every_error_code_of_a_file_is_in_the_api_reference() {
     let mut codes = literals(code, "=> \"", '"');
     codes.extend(literals(&source("src/store/downloads.rs"), "code: \"", '"'));
     codes.extend(literals(&source("src/store/overrule.rs"), "error_code = '", '\''));
+    codes.extend(literals(&source("src/store/scrub.rs"), "error_code = '", '\''));
     assert!(
         codes.contains("blocked") && codes.contains("superseded"),
         "{codes:?}"

@@ -20,7 +20,7 @@ const FLOORS: [&[&str]; 5] = [
         "failpoint",
     ],
     &["store", "storage", "worker", "egress", "provider_api", "tls"],
-    &["ingest", "download", "retention", "reconcile", "forward"],
+    &["ingest", "download", "retention", "scrub", "reconcile", "forward"],
     &["http", "simulate"],
     &["cli"],
 ];

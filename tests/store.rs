@@ -24,6 +24,8 @@ mod claims;
 mod migrations;
 #[path = "store/retention.rs"]
 mod retention;
+#[path = "store/scrub.rs"]
+mod scrub;
 mod soundness;
 
 struct Bench {

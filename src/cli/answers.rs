@@ -130,6 +130,51 @@ pub(super) struct Queued {
     pub(super) queued: u64,
 }
 
+/// The answer to questions about scrubs.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Scrubs {
+    pub(super) running: Option<Scrub>,
+    pub(super) last: Option<Scrub>,
+}
+
+/// A scrub, as far as it came.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Scrub {
+    pub(super) id: String,
+    pub(super) complete: bool,
+    pub(super) files: u64,
+    pub(super) files_total: u64,
+    pub(super) bytes: u64,
+    pub(super) bytes_total: u64,
+    pub(super) waits: Option<String>,
+    pub(super) damaged: u64,
+    pub(super) missing: u64,
+    pub(super) unreadable: u64,
+    pub(super) repaired: u64,
+    pub(super) findings: Vec<Finding>,
+}
+
+impl Scrub {
+    /// Files that are not as they should be.
+    pub(super) fn wrong(&self) -> u64 {
+        self.damaged + self.missing + self.unreadable
+    }
+}
+
+/// What a scrub found wrong with a file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Finding {
+    pub(super) task_id: String,
+    pub(super) source: String,
+    pub(super) name: String,
+    pub(super) wrong: String,
+    pub(super) detail: String,
+    pub(super) queued: bool,
+}
+
 /// An error of the server (RFC 9457).
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]

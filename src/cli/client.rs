@@ -150,12 +150,34 @@ impl Server {
         self.send(Method::POST, self.url(path, &[]), PATIENCE).await
     }
 
+    /// A request with a JSON body.
+    pub(super) async fn post_json(
+        &self,
+        path: &[&str],
+        body: &serde_json::Value,
+    ) -> Result<Answer, ClientError> {
+        let request = self
+            .client
+            .post(self.url(path, &[]))
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(body.to_string());
+        self.carry_out(request, PATIENCE).await
+    }
+
     pub(super) async fn delete(&self, path: &[&str]) -> Result<Answer, ClientError> {
         self.send(Method::DELETE, self.url(path, &[]), PATIENCE).await
     }
 
     async fn send(&self, method: Method, url: Url, patience: Duration) -> Result<Answer, ClientError> {
-        let mut request = self.client.request(method, url).timeout(patience);
+        self.carry_out(self.client.request(method, url), patience).await
+    }
+
+    async fn carry_out(
+        &self,
+        request: reqwest::RequestBuilder,
+        patience: Duration,
+    ) -> Result<Answer, ClientError> {
+        let mut request = request.timeout(patience);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.expose());
         }

@@ -19,6 +19,7 @@ use crate::http::{self, App, Parts};
 use crate::ingest::Ingest;
 use crate::retention::{Retention, Settings as RetentionSettings};
 use crate::retry::Backoff;
+use crate::scrub::{Scrubber, Settings as ScrubSettings};
 use crate::shutdown::Tasks;
 use crate::storage::{Reserve, Storage};
 use crate::store::Store;
@@ -84,10 +85,12 @@ impl Instance {
             (clock.clone(), tasks.clone()),
             retention_settings(config),
         );
+        let scrubber = scrubber((&store, &storage), (&clock, &tasks), config);
         let app = App::new(Parts {
             ingest,
             store,
             storage,
+            scrubber: scrubber.clone(),
             clock,
             tasks: tasks.clone(),
             downloads: (progress, downloader.pause()),
@@ -96,6 +99,7 @@ impl Instance {
         listeners.serve(config, &app, certificate, &tasks);
         tasks.spawn(downloader.run());
         tasks.spawn(retention.run());
+        tasks.spawn(scrubber.run());
         Ok(Self {
             addr,
             api_addr,
@@ -221,6 +225,24 @@ fn retention_settings(config: &Config) -> RetentionSettings {
         rejected: config.retention.rejected,
         tasks: config.retention.tasks,
     }
+}
+
+fn scrubber(
+    (store, storage): (&Store, &Storage),
+    (clock, tasks): (&Clock, &Tasks),
+    config: &Config,
+) -> Scrubber {
+    let settings = ScrubSettings {
+        every: config.scrub.every,
+        rate: config.scrub.rate,
+        repair: config.scrub.repair,
+    };
+    Scrubber::new(
+        store.clone(),
+        storage.clone(),
+        (clock.clone(), tasks.clone()),
+        settings,
+    )
 }
 
 fn rules(config: &Config) -> Rules {

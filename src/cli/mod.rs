@@ -17,6 +17,7 @@ mod healthcheck;
 mod human;
 pub mod instance;
 mod listeners;
+mod scrub;
 mod serve;
 mod session;
 mod signing;
@@ -68,6 +69,8 @@ enum Command {
     Tasks(tasks::Args),
     /// See what arrived at a running server, and settle conflicts
     Deliveries(deliveries::Args),
+    /// Read all stored files again and find those that are damaged or missing
+    Scrub(scrub::Args),
     /// Ask a running server whether it is alive
     Healthcheck(healthcheck::Args),
     /// Print the completion script of a shell
@@ -157,6 +160,7 @@ impl Command {
             Self::Url(args) => callback_url::run(&args, session),
             Self::Tasks(args) => tasks::run(args, session).await,
             Self::Deliveries(args) => deliveries::run(args, session).await,
+            Self::Scrub(args) => scrub::run(args, session).await,
             Self::Healthcheck(args) => healthcheck::run(args, session).await,
             Self::Completions { shell } => completions(shell, session),
         }

@@ -37,6 +37,7 @@ impl Config {
         checks.egress();
         checks.storage();
         checks.retention();
+        checks.scrub();
         checks.problems
     }
 
@@ -381,6 +382,16 @@ impl Checks<'_> {
             if age.is_some_and(|age| age < least) {
                 self.refuse(key, format!("must be at least {shown}, or \"off\""));
             }
+        }
+    }
+
+    fn scrub(&mut self) {
+        let scrub = &self.config.scrub;
+        if scrub.every.is_some_and(|every| every < Duration::from_hours(1)) {
+            self.refuse("scrub.every", "must be at least 1h, or \"off\"");
+        }
+        if scrub.rate == 0 {
+            self.refuse("scrub.rate", "must be more than 0");
         }
     }
 

@@ -69,6 +69,9 @@ pub(super) const KEYS: &[(&str, Shape)] = &[
     ("retention.deliveries", Shape::Text),
     ("retention.rejected", Shape::Text),
     ("retention.tasks", Shape::Text),
+    ("scrub.every", Shape::Text),
+    ("scrub.rate", Shape::Text),
+    ("scrub.repair", Shape::Flag),
     ("log.format", Shape::Text),
     ("log.level", Shape::Text),
 ];
@@ -170,6 +173,6 @@ mod tests {
             advice(&["api", "tokns"]),
             "unknown key; known in [api] are tokens, tokens_file"
         );
-        assert!(advice(&["lisen"]).ends_with("ingest, downloads, egress, storage, retention, log"));
+        assert!(advice(&["lisen"]).ends_with("ingest, downloads, egress, storage, retention, scrub, log"));
     }
 }

@@ -39,7 +39,8 @@ pub use load::{Inputs, Overrides};
 pub use name::{BadSourceName, SourceName};
 pub use secret::{REDACTED, Secret};
 pub use sections::{
-    Acme, Api, BadLogFormat, Downloads, Egress, Ingest, Log, LogFormat, Retention, Source, Storage, Tls,
+    Acme, Api, BadLogFormat, Downloads, Egress, Ingest, Log, LogFormat, Retention, Scrub, Source, Storage,
+    Tls,
 };
 
 /// The example file: every key at its default, commented out, with its explanation.
@@ -89,6 +90,8 @@ pub struct Config {
     pub storage: Storage,
     /// What goes by age.
     pub retention: Retention,
+    /// Reading stored files again.
+    pub scrub: Scrub,
     /// Log lines.
     pub log: Log,
     /// Where all this came from.
@@ -127,6 +130,7 @@ impl Default for Config {
             egress: Egress::default(),
             storage: Storage::default(),
             retention: Retention::default(),
+            scrub: Scrub::default(),
             log: Log::default(),
             origin: Origin::default(),
         }

@@ -327,6 +327,31 @@ impl Default for Retention {
 
 const DAY: Duration = Duration::from_hours(24);
 
+/// `[scrub]`: reading all stored files again by itself, to see whether they are still whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scrub {
+    /// From the beginning of one scrub to that of the next.
+    #[serde(with = "values::age")]
+    pub every: Option<Duration>,
+    /// Bytes per second that it reads.
+    #[serde(with = "values::size")]
+    pub rate: u64,
+    /// Whether what it finds damaged or missing is fetched again.
+    #[serde(deserialize_with = "values::flag")]
+    pub repair: bool,
+}
+
+impl Default for Scrub {
+    fn default() -> Self {
+        Self {
+            every: None,
+            rate: 32 << 20,
+            repair: false,
+        }
+    }
+}
+
 /// `[log]`: log lines, which go to standard error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::config::{Live, Secret};
 use crate::download::{Pause, Progress};
 use crate::ingest::{Ingest, Memory};
+use crate::scrub::Scrubber;
 use crate::shutdown::Tasks;
 use crate::storage::Storage;
 use crate::store::Store;
@@ -30,11 +31,13 @@ mod health;
 mod listener;
 mod problem;
 mod redact;
+mod scrub;
 mod tasks;
 mod views;
 
 pub use challenges::challenge_router;
 pub use listener::{Limits, Transport, listen, serve};
+pub use scrub::scrub_json;
 
 use listener::Places;
 use problem::Problem;
@@ -56,6 +59,8 @@ pub struct Parts {
     pub store: Store,
     /// Serves files.
     pub storage: Storage,
+    /// Reads stored files again.
+    pub scrubber: Scrubber,
     /// Tells the time.
     pub clock: Clock,
     /// Tells whether we are draining.
@@ -194,6 +199,10 @@ fn api(app: &App) -> Router<App> {
         .route("/v1/deliveries/{id}", get(deliveries::show))
         .route("/v1/deliveries/{id}/accept", post(deliveries::accept))
         .route("/v1/stats", get(tasks::stats))
+        .route(
+            "/v1/scrub",
+            get(scrub::show).post(scrub::begin).delete(scrub::stop),
+        )
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_API_BODY))
         .layer(from_fn_with_state(app.clone(), access::require))

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use super::App;
 use super::problem::{Path, Problem};
+use super::scrub;
 use super::views::{Seen, TaskView};
 use crate::clock::{parse_rfc3339, rfc3339};
 use crate::provider::{Kind, TaskId};
@@ -313,6 +314,7 @@ pub(super) async fn stats(State(app): State<App>) -> Result<Response, Problem> {
         "paused_code": paused.map(|reason| reason.code),
         "paused_since": paused.map(|reason| rfc3339(reason.since)),
         "repaired": 0,
+        "scrub": scrub::summary(&app).await?,
     });
     Ok(Json(answer).into_response())
 }

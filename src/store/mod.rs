@@ -29,6 +29,7 @@ pub mod downloads;
 pub mod expect;
 pub mod record;
 pub mod retention;
+pub mod scrub;
 pub mod tasks;
 
 mod bodies;

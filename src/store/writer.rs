@@ -22,6 +22,7 @@ use super::keys::{Key, Keys};
 use super::record::{self, NewDelivery, Recorded};
 use super::rejected::{self, Ring};
 use super::retention;
+use super::scrub::{self, Judged, Noted, Orders, Scrub};
 use super::statements::Statements;
 use super::{Signals, StoreError};
 use crate::clock::{Clock, Millis, millis};
@@ -80,6 +81,13 @@ pub(super) enum Command {
         task: i64,
         before: Millis,
     },
+    BeginScrub(Orders),
+    NoteScrub(Scrub),
+    EndScrub {
+        scrub: Scrub,
+        complete: bool,
+    },
+    NoteJudged(Box<Judged>),
 }
 
 /// The answer to the command of the same name.
@@ -98,6 +106,9 @@ pub(super) enum Reply {
     Accepted(Accepted),
     /// To `PruneDeliveries`; that to `PruneTask` is `Deleted`.
     Pruned(u64),
+    /// To `BeginScrub`, `NoteScrub` and `EndScrub`; `None` where the command was in vain.
+    Scrub(Option<Scrub>),
+    Judged(Noted),
 }
 
 /// A command and where its answer goes.
@@ -602,5 +613,9 @@ fn apply(tx: &mut Tx<'_>, command: &Command) -> rusqlite::Result<Reply> {
         Command::Accept { delivery } => Reply::Accepted(accept::accept(tx, *delivery)?),
         Command::PruneDeliveries(rows) => Reply::Pruned(retention::prune_deliveries(tx, rows)?),
         Command::PruneTask { task, before } => Reply::Deleted(retention::prune_task(tx, *task, *before)?),
+        Command::BeginScrub(orders) => Reply::Scrub(scrub::begin(tx, *orders)?),
+        Command::NoteScrub(scrub) => Reply::Scrub(scrub::note(tx, *scrub)?),
+        Command::EndScrub { scrub, complete } => Reply::Scrub(scrub::end(tx, *scrub, *complete)?),
+        Command::NoteJudged(judged) => Reply::Judged(scrub::note_judged(tx, judged)?),
     })
 }

@@ -14,6 +14,7 @@ mod queries;
 mod refusals;
 mod replay;
 mod retention;
+mod scrub;
 #[path = "../soundness/mod.rs"]
 mod soundness;
 mod support;

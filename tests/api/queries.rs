@@ -544,6 +544,6 @@ async fn stats_count_tasks_files_and_bytes() {
     assert_eq!(
         stats,
         json!({"tasks": {"succeeded": 1, "failed": 1}, "files": {"stored": 1, "failed": 1},
-            "oldest_queued_at": null, "stored_bytes": 1000, "paused": null, "paused_code": null, "paused_since": null, "repaired": 0})
+            "oldest_queued_at": null, "stored_bytes": 1000, "paused": null, "paused_code": null, "paused_since": null, "repaired": 0, "scrub": null})
     );
 }

@@ -1,6 +1,6 @@
 //! What must hold of a database however the server ended: each a claim of what is wrong, and a query that counts it.
 
-pub(crate) const WRONGS: [(&str, &str); 16] = [
+pub(crate) const WRONGS: [(&str, &str); 17] = [
     (
         "downloads, outcomes or deliveries belong to a task that is not there",
         "SELECT (SELECT count(*) FROM downloads WHERE task IS NOT NULL AND task NOT IN (SELECT id FROM tasks))
@@ -79,5 +79,10 @@ pub(crate) const WRONGS: [(&str, &str); 16] = [
         "keys are to be removed and named by a row",
         "SELECT count(*) FROM doomed_keys WHERE storage_key IN (
             SELECT storage_key FROM downloads WHERE storage_key IS NOT NULL)",
+    ),
+    (
+        "scrubs are under way beside another, or findings are of none",
+        "SELECT (SELECT max(0, count(*) - 1) FROM scrubs WHERE ended_at IS NULL)
+              + (SELECT count(*) FROM scrub_findings WHERE scrub NOT IN (SELECT id FROM scrubs))",
     ),
 ];
