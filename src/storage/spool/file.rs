@@ -20,6 +20,10 @@ pub const HEAD_BYTES: usize = 512;
 /// How much is gathered before it goes to the disk.
 pub(in crate::storage) const BUFFER_BYTES: usize = 512 * 1024;
 
+/// How much goes to the disk and into the hash in one go: what fits into the processor's caches, and into pages of the system
+/// that are at hand (larger ones took four times as long where this was measured).
+const PIECE_BYTES: usize = 16 * 1024;
+
 /// From this length on, a file that could be continued has a note beside it while it is being written: fetching less again
 /// costs less than a note for each file.
 const NOTED_FROM: u64 = 1 << 20;
@@ -72,8 +76,10 @@ struct Checkpoint {
 
 impl Sink {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
-        self.hash.update(bytes);
+        for piece in bytes.chunks(PIECE_BYTES) {
+            self.file.write_all(piece)?;
+            self.hash.update(piece);
+        }
         Ok(())
     }
 }
