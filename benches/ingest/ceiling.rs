@@ -22,7 +22,7 @@ use sha2::Sha256;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::callback::KEY;
+use crate::rig::callback::KEY;
 
 const TOLERANCE: u64 = 300;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);

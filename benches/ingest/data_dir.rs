@@ -9,9 +9,9 @@ use anyhow::ensure;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
-use crate::callback::KEY;
-use crate::load::query::get;
-use crate::server::Server;
+use crate::rig::callback::KEY;
+use crate::rig::server::Server;
+use crate::rig::server::get;
 use crate::wire::Connection;
 
 /// A server that takes longer is stuck.

@@ -7,20 +7,18 @@
 //! A run has parts, [`parts::Part`]; what they showed is a [`report::Report`]. `cargo bench --bench ingest`, with
 //! `-- --help` for what can be set; `-- --peers --write` renews `docs/performance.md`.
 
-mod callback;
 mod ceiling;
 mod data_dir;
-mod disk;
 #[path = "../../tests/media/mod.rs"]
 mod files;
 mod load;
 mod media;
 mod parts;
 mod peer;
-mod progress;
 mod report;
+#[path = "../rig/mod.rs"]
+mod rig;
 mod seed;
-mod server;
 #[path = "../../tests/wire/mod.rs"]
 mod wire;
 

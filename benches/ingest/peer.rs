@@ -6,13 +6,15 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
+use tokio::net::TcpStream;
 
-use crate::callback::KEY;
-use crate::server::Server;
+use crate::rig::callback::KEY;
+use crate::rig::server::Server;
 
 const PACKAGE_JSON: &str = include_str!("peers/package.json");
 const EXPRESS: &str = include_str!("peers/express.mjs");
@@ -23,6 +25,9 @@ const HOOKS: &str = include_str!("peers/hooks.json");
 const KEEP: &str = include_str!("peers/keep.sh");
 
 const NODE: &str = "node_modules/node/bin/node";
+
+/// What a peer may take until it listens.
+const LONGEST_START: Duration = Duration::from_secs(20);
 
 /// Which program a peer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +127,7 @@ impl Peer {
             .env("NODE_ENV", "production")
             .env("PORT", port.to_string())
             .env("HMAC_KEY", KEY);
-        Server::peer(command, port).await
+        listening(command, port).await
     }
 
     /// Whether it keeps something that can be counted.
@@ -143,6 +148,20 @@ impl Peer {
         );
         Ok(())
     }
+}
+
+/// A server that is told to listen on `port` of this machine, once it does.
+async fn listening(mut command: Command, port: u16) -> anyhow::Result<Server> {
+    command.stdout(Stdio::null());
+    let mut server = Server::start(command)?;
+    server.addr = ([127, 0, 0, 1], port).into();
+    let deadline = Instant::now() + LONGEST_START;
+    while TcpStream::connect(server.addr).await.is_err() {
+        ensure!(!server.ended(), "it ended before it listened");
+        ensure!(Instant::now() < deadline, "it does not listen");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(server)
 }
 
 fn node(home: &Path, script: &str) -> Command {

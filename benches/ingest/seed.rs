@@ -11,10 +11,10 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
 
-use crate::callback::Callbacks;
 use crate::data_dir::DataDir;
-use crate::load::query::get;
 use crate::media::MediaHost;
+use crate::rig::callback::Callbacks;
+use crate::rig::server::get;
 use crate::wire::Connection;
 
 /// Columns that hold the number of a row, of this table or another, or count on with them.

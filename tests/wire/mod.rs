@@ -1,7 +1,7 @@
 //! One keep-alive HTTP/1.1 connection to a server under test: a whole request goes out, a whole answer comes back.
 //!
 //! Written by hand so that measuring costs next to nothing beside what is measured, and so that a test sees the very
-//! byte at which an answer broke off. Shared by `tests/faults` and `benches/ingest`.
+//! byte at which an answer broke off. Shared by `tests/faults` and the benchmarks.
 
 use std::io;
 use std::net::SocketAddr;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::try_join_all;
 
 use super::{Caller, micros};
-use crate::server::Server;
+use crate::rig::server::Server;
 use crate::wire::Connection;
 
 /// How the load is applied.

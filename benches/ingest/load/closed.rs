@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use super::{Answers, Caller, Measured};
-use crate::server::Server;
+use crate::rig::server::Server;
 
 /// How the load is applied.
 #[derive(Debug, Clone, Copy)]

@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use tokio::task::JoinSet;
 
-use crate::callback::Callbacks;
-use crate::server::Server;
+use crate::rig::callback::Callbacks;
+use crate::rig::numbers::count;
+use crate::rig::server::Server;
 use crate::wire::Connection;
 
 /// The answers that one connection, or several, had.
@@ -122,23 +123,6 @@ impl Measured {
     pub(crate) fn per_second(&self) -> f64 {
         count(self.latencies_us.len()) / self.took.as_secs_f64()
     }
-}
-
-/// A count as a number to divide.
-#[expect(clippy::cast_precision_loss, reason = "no count here reaches 2^52")]
-pub(crate) fn count(count: usize) -> f64 {
-    count as f64
-}
-
-/// The value that `percent` of the sorted values do not exceed; 0 for none at all.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "the place lies within the slice"
-)]
-pub(crate) fn percentile(sorted: &[u32], percent: f64) -> u32 {
-    let place = (count(sorted.len()) * percent / 100.0).ceil() as usize;
-    sorted.get(place.saturating_sub(1)).copied().unwrap_or_default()
 }
 
 /// Whole microseconds.

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::{Answers, Caller, Measured};
-use crate::server::Server;
+use crate::rig::server::Server;
 
 /// Enough that a callback waits for one only behind a server that is stuck.
 const CONNECTIONS: u16 = 256;

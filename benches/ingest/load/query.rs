@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 
 use super::micros;
-use crate::server::Server;
+use crate::rig::server::{Server, get};
 use crate::wire::Connection;
 
 const MOST: usize = 500;
@@ -26,11 +26,4 @@ pub(crate) async fn latencies(server: &Server, paths: &[String]) -> anyhow::Resu
     }
     latencies_us.sort_unstable();
     Ok(latencies_us)
-}
-
-/// Status and body.
-pub(crate) async fn get(connection: &mut Connection, path: &str) -> std::io::Result<(u16, Vec<u8>)> {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
-    let status = connection.status_of(request.as_bytes()).await?;
-    Ok((status, connection.body().await?.to_vec()))
 }

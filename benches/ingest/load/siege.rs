@@ -10,8 +10,11 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use crate::callback::{Callbacks, WRONG_KEY};
+use crate::rig::callback::Callbacks;
 use crate::wire::Connection;
+
+/// What neither server verifies with.
+const WRONG_KEY: &str = "some-other-key-0123456789";
 
 /// Sockets that hold the server up.
 const SLOW: usize = 900;

@@ -6,7 +6,6 @@ use super::Bench;
 use crate::data_dir::{Counts, DataDir};
 use crate::load::{Burst, Bursts};
 use crate::report::{BurstPair, BurstSide};
-use crate::server::Server;
 
 const BURST: Burst = Burst {
     size: 512,
@@ -28,7 +27,7 @@ impl Bench<'_> {
         drop(server);
         data.check(Counts::default(), reelhook.acknowledged).await?;
         self.tell_burst("reelhook", &reelhook);
-        let ceiling = BURST.run(&Server::ceiling()?, self.silent.port).await?;
+        let ceiling = BURST.run(&super::ceiling()?, self.silent.port).await?;
         self.tell_burst("ceiling", &ceiling);
         Ok(BurstPair {
             size: BURST.size,

@@ -8,16 +8,18 @@ mod peers;
 mod stored;
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::Args;
 use crate::data_dir::{Counts, DataDir};
-use crate::disk;
 use crate::load::{ClosedLoop, Measured, OpenLoop};
 use crate::media::MediaHost;
-use crate::progress::Progress;
-use crate::report::{Machine, Pair, Report, Side};
-use crate::server::Server;
+use crate::report::{Pair, Report, Side};
+use crate::rig::disk;
+use crate::rig::machine::Machine;
+use crate::rig::progress::Progress;
+use crate::rig::server::Server;
 
 /// Measured seconds begin once the connections, caches and allocators are warm.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -145,7 +147,7 @@ impl Bench<'_> {
     }
 
     async fn ceiling(&self, load: &Load) -> anyhow::Result<Measured> {
-        load.run(&Server::ceiling()?, self.silent.port).await
+        load.run(&ceiling()?, self.silent.port).await
     }
 
     fn tell(&self, name: &str, server: &str, round: u8, rounds: &[Measured]) {
@@ -162,4 +164,11 @@ impl Load {
             Self::Open(load) => load.run(server, media_port).await,
         }
     }
+}
+
+/// The minimal program: this one, started again.
+fn ceiling() -> anyhow::Result<Server> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--server", "ceiling"]);
+    Server::told(command)
 }

@@ -6,8 +6,8 @@ use super::{Bench, FEWER_ROUNDS, Load, USUAL_CONNECTIONS};
 use crate::Args;
 use crate::load::Measured;
 use crate::peer::{PEERS, Peer};
-use crate::progress::Progress;
 use crate::report::{PeerFigures, Peers, Side};
+use crate::rig::progress::Progress;
 
 /// Seconds that installing is expected to take.
 const INSTALLING: f64 = 30.0;

@@ -7,11 +7,12 @@ use anyhow::ensure;
 use super::{Bench, USUAL_CONNECTIONS};
 use crate::Args;
 use crate::data_dir::DataDir;
-use crate::load::{Measured, count, micros, percentile, query};
-use crate::progress::Progress;
+use crate::load::{Measured, micros, query};
 use crate::report::{Query, Side, Stored};
+use crate::rig::numbers::{count, percentile};
+use crate::rig::progress::Progress;
+use crate::rig::server::{Server, get};
 use crate::seed::seed;
-use crate::server::Server;
 use crate::wire::Connection;
 
 /// Tasks beside which the queries are compared: enough to fill every page.
@@ -117,7 +118,7 @@ async fn queries(data: &DataDir, tasks: u64, ids: &[String]) -> anyhow::Result<(
     let (server, _) = data.serve_until_ready().await?;
     let resident = server.resident_memory()?;
     let mut connection = Connection::open(server.addr).await?;
-    let (_, stats) = query::get(&mut connection, "/v1/stats").await?;
+    let (_, stats) = get(&mut connection, "/v1/stats").await?;
     let stats: serde_json::Value = serde_json::from_slice(&stats)?;
     ensure!(
         stats["tasks"]["succeeded"] == tasks && stats["files"]["stored"] == tasks,

@@ -1,9 +1,9 @@
 //! What the figures must show, and whether they do.
 
-use serde::{Deserialize, Serialize};
-
-use super::numbers::{mebibytes, millis, tasks};
+use super::tasks::tasks;
 use super::{Besieged, Closed, Report, Side, Stored};
+use crate::rig::criterion::Criterion;
+use crate::rig::numbers::{mebibytes, millis};
 
 const LEAST_RATIO: f64 = 0.5;
 const LEAST_KEPT_RATE: f64 = 0.85;
@@ -13,19 +13,6 @@ const SIEGE_LIMIT: &str = "≤ 2 × the quiet one + 10 ms";
 /// The demands on speed hold for this many stored tasks, those on the start for so many.
 const MANY: u64 = 1_000_000;
 const VERY_MANY: u64 = 5_000_000;
-
-/// One demand.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Criterion {
-    pub(crate) demand: String,
-    pub(crate) limit: String,
-    /// `None`: this run did not measure it.
-    pub(crate) measured: Option<String>,
-    pub(crate) holds: Option<bool>,
-}
-
-/// A figure, and whether it is good enough.
-type Verdict = Option<(String, bool)>;
 
 pub(super) fn criteria(report: &Report) -> Vec<Criterion> {
     let mut criteria = vec![
@@ -40,22 +27,12 @@ pub(super) fn criteria(report: &Report) -> Vec<Criterion> {
     criteria
 }
 
-fn criterion(demand: impl Into<String>, limit: impl Into<String>, verdict: Verdict) -> Criterion {
-    let (measured, holds) = verdict.unzip();
-    Criterion {
-        demand: demand.into(),
-        limit: limit.into(),
-        measured,
-        holds,
-    }
-}
-
 fn ratio(report: &Report, connections: u16) -> Criterion {
     let verdict = report.closed_at(connections).map(|closed| {
         let ratio = closed.pair.ratio();
         (format!("{ratio:.2}"), ratio >= LEAST_RATIO)
     });
-    criterion(
+    Criterion::new(
         format!("rate over the ceiling's, {connections} connections"),
         format!("≥ {LEAST_RATIO}"),
         verdict,
@@ -74,18 +51,18 @@ fn latency(report: &Report) -> Criterion {
     if let Some(closed) = closed {
         text = format!("{text} = {}", millis(limit(closed)));
     }
-    criterion("p99, 64 connections", text, verdict)
+    Criterion::new("p99, 64 connections", text, verdict)
 }
 
 /// One for each kind of outsiders that was tried.
 fn under_siege(report: &Report) -> Vec<Criterion> {
     let Some(hostile) = &report.hostile else {
-        return vec![criterion("p99 under attack", SIEGE_LIMIT, None)];
+        return vec![Criterion::new("p99 under attack", SIEGE_LIMIT, None)];
     };
     let limit = 2 * hostile.quiet.p99_us + 10_000;
     let of = |besieged: &Besieged| {
         let p99 = besieged.side.p99_us;
-        criterion(
+        Criterion::new(
             format!("p99 of good callbacks, {}", besieged.by),
             format!("{SIEGE_LIMIT} = {}", millis(limit)),
             Some((millis(p99), p99 <= limit)),
@@ -100,7 +77,7 @@ fn kept_rate(report: &Report) -> Criterion {
         let kept = stored.kept_rate();
         (format!("{kept:.3}"), kept >= LEAST_KEPT_RATE)
     });
-    criterion(
+    Criterion::new(
         format!("rate with {} tasks stored over that with none", tasks(MANY)),
         format!("≥ {LEAST_KEPT_RATE}"),
         verdict,
@@ -127,7 +104,7 @@ fn memory(report: &Report) -> Criterion {
     let besieged = besieged.map(|besieged| besieged.side.peak_memory);
     let peak = rounds.chain(burst).chain(stored).chain(besieged).max();
     let verdict = peak.map(|peak| (mebibytes(peak), peak < MEMORY));
-    criterion(
+    Criterion::new(
         "most memory of all rounds",
         format!("< {}", mebibytes(MEMORY)),
         verdict,
@@ -140,7 +117,7 @@ fn start(report: &Report) -> Criterion {
         let slowest = stored.slowest_start_us();
         (millis(slowest), slowest < LONGEST_START_US)
     });
-    criterion(
+    Criterion::new(
         format!("start to ready, {} tasks stored", tasks(VERY_MANY)),
         format!("< {}", millis(LONGEST_START_US)),
         verdict,

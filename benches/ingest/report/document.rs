@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 
 use comfy_table::Table;
 
-use super::numbers::{grouped, millis, tasks, thousands};
+use super::tasks::tasks;
 use super::{BurstPair, Closed, Hostile, Open, Peers, Report, Stored, plots, tables};
+use crate::rig::criterion;
+use crate::rig::numbers::{grouped, millis, thousands};
 
 /// What one part showed.
 pub(super) struct Section {
@@ -57,12 +59,15 @@ pub(super) fn sections(report: &Report) -> Vec<Section> {
 }
 
 pub(super) fn document(report: &Report) -> String {
-    let mut text = String::from("# Performance\n\n");
+    let mut text = String::new();
     for headline in headlines(report) {
         let _ = writeln!(text, "- {headline}");
     }
-    let _ = writeln!(text, "\n{}\n", machine(report));
-    let _ = writeln!(text, "{}\n", tables::acceptance(&report.acceptance));
+    let machine = report
+        .machine
+        .sentence(&report.date, &report.version, "the load generator");
+    let _ = writeln!(text, "\n{machine} {}\n", report.fsync.sentence());
+    let _ = writeln!(text, "{}\n", criterion::acceptance(&report.acceptance));
     for section in sections(report) {
         let _ = writeln!(text, "{}\n", section.for_the_document());
     }
@@ -102,22 +107,6 @@ fn headlines(report: &Report) -> Vec<String> {
         }
     }
     lines
-}
-
-fn machine(report: &Report) -> String {
-    let machine = &report.machine;
-    format!(
-        "Measured on {} with reelhook {} on {} cores ({}), shared with the load generator and with whatever else ran \
-         (load average {} before the run); Linux {}. The disk takes {} (p99 {}) for 4 KiB appended with fdatasync.",
-        report.date,
-        report.version,
-        machine.cores,
-        machine.cpu,
-        machine.load_before,
-        machine.kernel,
-        millis(report.fsync.p50_us),
-        millis(report.fsync.p99_us)
-    )
 }
 
 fn closed(closed: &[Closed]) -> Section {

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::load::{Bursts, Measured, percentile};
+use crate::load::{Bursts, Measured};
+use crate::rig::numbers::percentile;
 
 /// One server under one load: the medians over its rounds.
 #[derive(Debug, Serialize, Deserialize)]

@@ -3,12 +3,11 @@
 mod acceptance;
 mod document;
 mod figures;
-mod numbers;
 mod plots;
 mod svg;
 mod tables;
+mod tasks;
 
-pub(crate) use acceptance::Criterion;
 pub(crate) use figures::{
     Besieged, BurstPair, BurstSide, Closed, Hostile, Open, Pair, PeerFigures, Peers, Query, Side, Stored,
 };
@@ -20,7 +19,10 @@ use anyhow::Context as _;
 use reelhook::clock::{Clock, rfc3339};
 use serde::{Deserialize, Serialize};
 
-use crate::disk::Fsync;
+use crate::rig;
+use crate::rig::criterion::{self, Criterion};
+use crate::rig::disk::Fsync;
+use crate::rig::machine::Machine;
 
 /// Everything that a run showed; what it left out is empty.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,16 +41,6 @@ pub(crate) struct Report {
     pub(crate) hostile: Option<Hostile>,
     pub(crate) stored: Vec<Stored>,
     pub(crate) peers: Option<Peers>,
-}
-
-/// Where it was measured.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Machine {
-    cores: usize,
-    cpu: String,
-    kernel: String,
-    /// The load average of the last minute when the run began: what else the machine had to do.
-    load_before: f64,
 }
 
 impl Report {
@@ -92,20 +84,18 @@ impl Report {
         format!(
             "{}\n\n{}",
             sections.join("\n\n"),
-            tables::acceptance(&self.acceptance)
+            criterion::acceptance(&self.acceptance)
         )
     }
 
     /// Writes `docs/performance.md`, and the plots to `docs/performance/`.
     pub(crate) fn write(&self) -> anyhow::Result<()> {
-        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
-        let plots = docs.join("performance");
+        let plots = rig::document::directory().join("performance");
         fs::create_dir_all(&plots)?;
         for (name, svg) in plots::all(self) {
             fs::write(plots.join(name), svg).with_context(|| format!("{name} cannot be written"))?;
         }
-        fs::write(docs.join("performance.md"), document::document(self))
-            .context("docs/performance.md cannot be written")
+        rig::document::renew("ingest", &document::document(self))
     }
 
     /// The closed loop at this number of connections.
@@ -113,26 +103,5 @@ impl Report {
         self.closed
             .iter()
             .find(|closed| closed.connections == connections)
-    }
-}
-
-impl Machine {
-    /// This one, as it is now.
-    pub(crate) fn this() -> Self {
-        let read = |path| fs::read_to_string(path).unwrap_or_default();
-        let cpu = read("/proc/cpuinfo")
-            .lines()
-            .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
-            .map_or_else(|| "unknown".to_owned(), |(_, model)| model.trim().to_owned());
-        Self {
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
-            cpu,
-            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            load_before: read("/proc/loadavg")
-                .split(' ')
-                .next()
-                .and_then(|load| load.parse().ok())
-                .unwrap_or_default(),
-        }
     }
 }

@@ -1,8 +1,8 @@
 //! The plots: what is drawn where. How a line looks is told in `svg`.
 
-use super::numbers::thousands;
 use super::svg::{Anchor, Svg};
 use super::{Closed, Open, Peers, Report, Side};
+use crate::rig::numbers::{count, thousands};
 
 pub(super) const THROUGHPUT: &str = "throughput.svg";
 pub(super) const LATENCY: &str = "latency.svg";
@@ -72,9 +72,9 @@ fn throughput(closed: &[Closed]) -> String {
     for value in &scale.values {
         area.grid(&mut svg, value / scale.most, &thousands(*value));
     }
-    let width = 1.0 / crate::load::count(closed.len());
+    let width = 1.0 / count(closed.len());
     for (place, closed) in closed.iter().enumerate() {
-        let middle = (crate::load::count(place) + 0.5) * width;
+        let middle = (count(place) + 0.5) * width;
         let bars = [
             ("ours", -1.0, sides(closed)[0]),
             ("ceiling", 1.0, sides(closed)[1]),
@@ -241,7 +241,7 @@ fn peers(peers: &Peers) -> String {
         )
     }));
     bars.sort_by(|one, other| other.3.per_second.total_cmp(&one.3.per_second));
-    let rows = crate::load::count(bars.len());
+    let rows = count(bars.len());
     let mut svg = Svg::new(
         WIDTH,
         92.0 + rows * 48.0,
@@ -261,7 +261,7 @@ fn peers(peers: &Peers) -> String {
     };
     let most = bars.first().map_or(1.0, |bar| bar.3.per_second);
     for (place, (name, class, keeps, side)) in bars.into_iter().enumerate() {
-        let top = area.top + crate::load::count(place) * 48.0;
+        let top = area.top + count(place) * 48.0;
         let label = if class == "ours" { "strong" } else { "" };
         svg.text((area.left - 12.0, top + 16.0), Anchor::End, label, name);
         svg.text(

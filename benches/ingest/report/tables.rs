@@ -1,38 +1,11 @@
 //! The tables, the same for people and in the document.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::Table;
 
-use super::numbers::{mebibytes, millis, thousands};
-use super::{BurstPair, BurstSide, Closed, Criterion, Hostile, Open, Peers, Side, Stored};
-
-/// An empty one whose first `left` columns are text.
-fn table(header: &[&str], left: usize) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN);
-    table.set_header(header.to_vec());
-    for column in table.column_iter_mut().skip(left) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
-}
-
-pub(super) fn acceptance(criteria: &[Criterion]) -> Table {
-    let mut table = table(&["", "demanded", "measured", "holds"], 4);
-    for criterion in criteria {
-        let holds = match criterion.holds {
-            Some(true) => "yes",
-            Some(false) => "**no**",
-            None => "not measured",
-        };
-        table.add_row([
-            criterion.demand.as_str(),
-            &criterion.limit,
-            criterion.measured.as_deref().unwrap_or("–"),
-            holds,
-        ]);
-    }
-    table
-}
+use super::tasks::tasks;
+use super::{BurstPair, BurstSide, Closed, Hostile, Open, Peers, Side, Stored};
+use crate::rig::criterion::table;
+use crate::rig::numbers::{mebibytes, millis, thousands};
 
 pub(super) fn closed(closed: &[Closed]) -> Table {
     let header = [
@@ -171,7 +144,7 @@ pub(super) fn stored(stored: &Stored) -> Table {
         "memory",
     ];
     let mut table = table(&header, 1);
-    let with = format!("{} tasks stored", super::numbers::tasks(stored.tasks));
+    let with = format!("{} tasks stored", tasks(stored.tasks));
     let rows = [
         ("no tasks stored", &stored.without),
         (with.as_str(), &stored.with),
@@ -208,7 +181,7 @@ pub(super) fn starts(stored: &Stored) -> Table {
 }
 
 pub(super) fn queries(stored: &Stored) -> Table {
-    let many = super::numbers::tasks(stored.tasks);
+    let many = tasks(stored.tasks);
     let header = ["", "1,000 tasks: p50", "p99", &format!("{many}: p50"), "p99"];
     let mut table = table(&header, 1);
     for query in &stored.queries {

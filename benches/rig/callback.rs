@@ -6,11 +6,8 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use reelhook::clock::Clock;
 use sha2::Sha256;
 
-/// What both servers verify with.
+/// What the servers verify with.
 pub(crate) const KEY: &str = "benchmark-key-0123456789";
-
-/// What neither verifies with.
-pub(crate) const WRONG_KEY: &str = "some-other-key-0123456789";
 
 /// A task id in the provider's form: 32 hexadecimal digits.
 const ID: &str = "IIIIIIIIIIIIIIIIIIIIIIIIIIIIIIII";

@@ -5,15 +5,14 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
-use tokio::net::TcpStream;
+use anyhow::Context as _;
+
+use crate::wire::Connection;
 
 /// Clock ticks a second in `/proc`: 100 on every Linux.
 const TICK: Duration = Duration::from_millis(10);
-/// What a peer may take until it listens.
-const LONGEST_START: Duration = Duration::from_secs(20);
 
 /// A running server. Dropping it kills it.
 #[derive(Debug)]
@@ -29,18 +28,11 @@ impl Server {
     pub(crate) fn reelhook(config: &Path) -> anyhow::Result<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_reelhook"));
         command.arg("serve").arg("--config").arg(config);
-        Self::spawn(command)
-    }
-
-    /// The minimal program: this one, started again.
-    pub(crate) fn ceiling() -> anyhow::Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["--server", "ceiling"]);
-        Self::spawn(command)
+        Self::told(command)
     }
 
     /// One of ours, which says where it listens.
-    fn spawn(mut command: Command) -> anyhow::Result<Self> {
+    pub(crate) fn told(mut command: Command) -> anyhow::Result<Self> {
         command.env_clear().stdout(Stdio::piped());
         let mut server = Self::start(command)?;
         let stdout = server.child.stdout.take().expect("it is piped");
@@ -52,23 +44,13 @@ impl Server {
         Ok(server)
     }
 
-    /// One that is told to listen on `port` of this machine, once it does.
-    pub(crate) async fn peer(mut command: Command, port: u16) -> anyhow::Result<Self> {
-        command.stdout(Stdio::null());
-        let mut server = Self::start(command)?;
-        server.addr.set_ip([127, 0, 0, 1].into());
-        server.addr.set_port(port);
-        let deadline = Instant::now() + LONGEST_START;
-        while TcpStream::connect(server.addr).await.is_err() {
-            let ended = server.child.try_wait()?;
-            ensure!(ended.is_none(), "it ended before it listened");
-            ensure!(Instant::now() < deadline, "it does not listen");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        Ok(server)
+    /// Whether it is gone.
+    pub(crate) fn ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
     }
 
-    fn start(mut command: Command) -> anyhow::Result<Self> {
+    /// Starts a program that has not said yet where it listens.
+    pub(crate) fn start(mut command: Command) -> anyhow::Result<Self> {
         let child = command
             .stdin(Stdio::null())
             // Log lines are made and written, only nobody keeps them.
@@ -85,7 +67,7 @@ impl Server {
 
     /// The processor time that it has used.
     pub(crate) fn cpu_time(&self) -> anyhow::Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
         // The name in parentheses may hold spaces. From the 12th field after it: user and system time, and those of
         // children that ended.
         let fields = stat.rsplit_once(") ").context("no process name")?.1;
@@ -108,8 +90,13 @@ impl Server {
         self.memory("VmRSS:")
     }
 
+    /// What the system calls it.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     fn memory(&self, name: &str) -> anyhow::Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kib = line
             .context("no such line in its status")?
@@ -129,4 +116,11 @@ impl Drop for Server {
 fn callback_addr(line: &str) -> Option<SocketAddr> {
     let (_, rest) = line.split_once("POST http://")?;
     rest.split_once("/callbacks/")?.0.parse().ok()
+}
+
+/// Status and body.
+pub(crate) async fn get(connection: &mut Connection, path: &str) -> std::io::Result<(u16, Vec<u8>)> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+    let status = connection.status_of(request.as_bytes()).await?;
+    Ok((status, connection.body().await?.to_vec()))
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::load::percentile;
+use super::numbers::{millis, percentile};
 
 const WRITES: usize = 1000;
 const LONGEST: Duration = Duration::from_secs(5);
@@ -35,4 +35,14 @@ pub(crate) fn measure(dir: &Path) -> std::io::Result<Fsync> {
         p50_us: percentile(&latencies, 50.0),
         p99_us: percentile(&latencies, 99.0),
     })
+}
+
+impl Fsync {
+    pub(crate) fn sentence(self) -> String {
+        format!(
+            "The disk takes {} (p99 {}) for 4 KiB appended with fdatasync.",
+            millis(self.p50_us),
+            millis(self.p99_us)
+        )
+    }
 }
