@@ -61,39 +61,23 @@ impl Instance {
         let (addr, api_addr) = (listeners.addr()?, listeners.api_addr()?);
         let certificate_again = Arc::new(Notify::new());
         let certificate = Certificate::of(config, &data, clock.clone(), certificate_again.clone())?;
-        let max_body = config.ingest.max_body;
-        let ingest = Ingest::new(store.clone(), clock.clone(), config.sources.clone(), max_body);
-        let fetcher = Fetcher {
-            client: GuardedClient::new(egress_policy(config, addr))?,
-            storage: storage.clone(),
-            tasks: tasks.clone(),
-            progress: Progress::default(),
-            limits: download_limits(config),
-        };
-        let progress = fetcher.progress.clone();
-        let rules = Live::new(rules(config));
-        let downloader = Downloader::new(
-            store.clone(),
-            clock.clone(),
-            fetcher,
-            download_settings(config),
-            rules.clone(),
-        );
-        let retention = Retention::new(
-            store.clone(),
-            storage.clone(),
-            (clock.clone(), tasks.clone()),
-            retention_settings(config),
-        );
-        let scrubber = scrubber((&store, &storage), (&clock, &tasks), config);
-        let app = App::new(Parts {
-            ingest,
+        let ground = Ground {
             store,
             storage,
-            scrubber: scrubber.clone(),
             clock,
             tasks: tasks.clone(),
-            downloads: (progress, downloader.pause()),
+        };
+        let rules = Live::new(rules(config));
+        let downloader = ground.downloader(config, addr, rules.clone())?;
+        let (retention, scrubber) = (ground.retention(config), ground.scrubber(config));
+        let app = App::new(Parts {
+            ingest: ground.ingest(config),
+            downloads: (downloader.progress(), downloader.pause()),
+            scrubber: scrubber.clone(),
+            store: ground.store,
+            storage: ground.storage,
+            clock: ground.clock,
+            tasks: ground.tasks,
             settings: http_settings(config),
         });
         listeners.serve(config, &app, certificate, &tasks);
@@ -140,6 +124,69 @@ impl Instance {
     /// The tracker, to watch for the stop from outside.
     pub fn tasks(&self) -> Tasks {
         self.tasks.clone()
+    }
+}
+
+/// What every worker stands on.
+struct Ground {
+    store: Store,
+    storage: Storage,
+    clock: Clock,
+    tasks: Tasks,
+}
+
+impl Ground {
+    fn ingest(&self, config: &Config) -> Ingest {
+        Ingest::new(
+            self.store.clone(),
+            self.clock.clone(),
+            config.sources.clone(),
+            config.ingest.max_body,
+        )
+    }
+
+    fn downloader(
+        &self,
+        config: &Config,
+        addr: SocketAddr,
+        rules: Live<Rules>,
+    ) -> anyhow::Result<Downloader> {
+        let fetcher = Fetcher {
+            client: GuardedClient::new(egress_policy(config, addr))?,
+            storage: self.storage.clone(),
+            tasks: self.tasks.clone(),
+            progress: Progress::default(),
+            limits: download_limits(config),
+        };
+        Ok(Downloader::new(
+            self.store.clone(),
+            self.clock.clone(),
+            fetcher,
+            download_settings(config),
+            rules,
+        ))
+    }
+
+    fn retention(&self, config: &Config) -> Retention {
+        let settings = RetentionSettings {
+            deliveries: config.retention.deliveries,
+            rejected: config.retention.rejected,
+            tasks: config.retention.tasks,
+        };
+        Retention::new(self.store.clone(), self.storage.clone(), self.time(), settings)
+    }
+
+    fn scrubber(&self, config: &Config) -> Scrubber {
+        let settings = ScrubSettings {
+            every: config.scrub.every,
+            rate: config.scrub.rate,
+            repair: config.scrub.repair,
+        };
+        Scrubber::new(self.store.clone(), self.storage.clone(), self.time(), settings)
+    }
+
+    fn time(&self) -> (Clock, Tasks) {
+        (self.clock.clone(), self.tasks.clone())
     }
 }
 
@@ -217,32 +264,6 @@ fn download_limits(config: &Config) -> Limits {
         min_speed: downloads.min_speed,
         stall_timeout: downloads.stall_timeout,
     }
-}
-
-fn retention_settings(config: &Config) -> RetentionSettings {
-    RetentionSettings {
-        deliveries: config.retention.deliveries,
-        rejected: config.retention.rejected,
-        tasks: config.retention.tasks,
-    }
-}
-
-fn scrubber(
-    (store, storage): (&Store, &Storage),
-    (clock, tasks): (&Clock, &Tasks),
-    config: &Config,
-) -> Scrubber {
-    let settings = ScrubSettings {
-        every: config.scrub.every,
-        rate: config.scrub.rate,
-        repair: config.scrub.repair,
-    };
-    Scrubber::new(
-        store.clone(),
-        storage.clone(),
-        (clock.clone(), tasks.clone()),
-        settings,
-    )
 }
 
 fn rules(config: &Config) -> Rules {

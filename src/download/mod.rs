@@ -104,6 +104,11 @@ impl Downloader {
         }
     }
 
+    /// Tells how far running downloads are, also while this runs.
+    pub fn progress(&self) -> Progress {
+        self.fetcher.progress.clone()
+    }
+
     /// Tells whether the queue is paused, also while this runs.
     pub fn pause(&self) -> Pause {
         self.pause.clone()
