@@ -32,6 +32,7 @@ pub(super) struct Task {
     pub(super) deliveries: u64,
     pub(super) conflicts: u64,
     pub(super) media: String,
+    pub(super) paused: Option<String>,
     pub(super) outcomes: Vec<Outcome>,
     pub(super) files: Vec<File>,
 }
@@ -85,7 +86,17 @@ pub(super) struct File {
     pub(super) attempts: u64,
     pub(super) next_attempt_at: Option<String>,
     pub(super) error: Option<FileError>,
+    pub(super) progress: Option<Progress>,
     pub(super) deadline: Option<String>,
+}
+
+/// How far a file is that is being fetched.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Progress {
+    pub(super) bytes: u64,
+    pub(super) total: Option<u64>,
+    pub(super) bytes_per_second: u64,
 }
 
 /// Why a file is not stored, or was not at the last attempt.

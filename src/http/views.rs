@@ -34,6 +34,9 @@ pub(super) struct TaskView<'a> {
     deliveries: i64,
     conflicts: i64,
     media: &'a str,
+    /// Why nothing is fetched at the moment, if files wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused: Option<String>,
     outcomes: Vec<OutcomeView<'a>>,
     files: Vec<FileView<'a>>,
 }
@@ -92,6 +95,8 @@ pub(super) struct Seen<'a> {
     /// Decides whether a queued file still waits for its next attempt.
     now: Millis,
     progress: &'a Progress,
+    /// Why nothing is fetched.
+    paused: Option<String>,
 }
 
 impl<'a> Seen<'a> {
@@ -99,6 +104,7 @@ impl<'a> Seen<'a> {
         Self {
             now: app.clock.now(),
             progress: &app.downloads.0,
+            paused: app.downloads.1.reason().map(|reason| reason.detail),
         }
     }
 }
@@ -123,6 +129,7 @@ impl<'a> TaskView<'a> {
             deliveries: task.deliveries,
             conflicts: task.conflicts,
             media: &task.media,
+            paused: seen.paused.clone().filter(|_| task.media == "queued"),
             outcomes: task.outcomes.iter().map(OutcomeView::of).collect(),
             files: task
                 .files

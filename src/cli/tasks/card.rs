@@ -1,6 +1,6 @@
 //! One task as a card for a person to read.
 
-use super::super::answers::{Failure, File, Outcome, Task};
+use super::super::answers::{Failure, File, Outcome, Progress, Task};
 use super::super::client::Server;
 use super::super::human::{self, Card, FAINT, STRONG, painted};
 use crate::clock::Millis;
@@ -45,6 +45,10 @@ impl Writer {
         }
         self.card.field("state", &state.join(", "));
         self.card.field("media", &human::state(&task.media));
+        if let Some(paused) = &task.paused {
+            self.card
+                .field("paused", &format!("nothing is fetched: {}", human::clean(paused)));
+        }
         self.message(task.code, task.msg.as_deref());
         self.failure(task.failure.as_ref());
         if let Some(prompt) = &task.prompt {
@@ -107,6 +111,9 @@ impl Writer {
             self.card.field("url", url.as_ref().map_or("", url::Url::as_str));
             return;
         }
+        if let Some(progress) = &file.progress {
+            self.card.field("fetched", &fetched(progress));
+        }
         if let Some(error) = &file.error {
             let (detail, code) = (human::clean(&error.detail), human::clean(&error.code));
             self.card.field("error", &format!("{detail} ({code})"));
@@ -162,4 +169,25 @@ impl Writer {
     fn moment(&mut self, label: &str, at: Option<&str>) {
         self.card.moment(label, at, self.now);
     }
+}
+
+/// `12 MiB of 40 MiB (30 %), 2 MiB/s`
+fn fetched(progress: &Progress) -> String {
+    let Progress {
+        bytes,
+        total,
+        bytes_per_second,
+    } = *progress;
+    let of_total = total.filter(|total| *total > 0).map_or(String::new(), |total| {
+        format!(
+            " of {} ({} %)",
+            human::size(total),
+            bytes.saturating_mul(100) / total
+        )
+    });
+    format!(
+        "{}{of_total}, {}/s",
+        human::size(bytes),
+        human::size(bytes_per_second)
+    )
 }
