@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::path::{Component, Path};
 use std::time::Duration;
 
 use reelhook::config::{Config, Inputs, Secret};
+use reelhook::media::{Facts, Flaw, examine};
 use reelhook::provider::encoding::{beginning, decoded};
 use reelhook::provider::naming::{file_name, guess_extension};
 use reelhook::provider::payload::{Document, MAX_MEDIA, MAX_RESOLUTION_BYTES, MAX_TEXT_BYTES, MAX_URL_BYTES};
@@ -167,5 +169,63 @@ pub fn gzip(data: &[u8]) {
             assert!(whole.starts_with(&first) && first.len() as u64 <= most);
             assert_eq!(more, first.len() < whole.len());
         }
+    }
+}
+
+/// A file: it is read within bounds, and what is told of it can be stored and shown.
+pub fn media(data: &[u8]) {
+    let mut file = Counted {
+        file: Cursor::new(data),
+        reads: 0,
+    };
+    let length = data.len() as u64;
+    let found = examine(&mut file, length);
+    assert!(
+        file.reads <= 64 + 2 * length,
+        "{} reads of {length} bytes",
+        file.reads
+    );
+    match found {
+        Ok(None) => {}
+        Ok(Some(facts)) => {
+            let Facts {
+                extension,
+                duration_ms,
+                width,
+                height,
+                codec,
+                ..
+            } = facts;
+            assert!(extension.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+            assert!(width != Some(0) && height != Some(0));
+            assert!(duration_ms.is_none_or(|ms| ms > 0 && i64::try_from(ms).is_ok()));
+            let is_name =
+                |name: &String| name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_graphic());
+            assert!(codec.as_ref().is_none_or(is_name), "{codec:?}");
+        }
+        Err(Flaw::Unreadable(error)) => panic!("{error}"),
+        Err(flaw) => assert!(
+            flaw.to_string().is_ascii() && flaw.to_string().len() < 200,
+            "{flaw}"
+        ),
+    }
+}
+
+/// Counts how often a file is read.
+struct Counted<'a> {
+    file: Cursor<&'a [u8]>,
+    reads: u64,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reads += 1;
+        self.file.read(buffer)
+    }
+}
+
+impl Seek for Counted<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
     }
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 5] = [
     &[
         "provider",
+        "media",
         "config",
         "clock",
         "retry",

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use reelhook::clock::Clock;
+use reelhook::media::Facts;
 use reelhook::provider::payload::Document;
 use reelhook::provider::rules::Verdict;
 use reelhook::shutdown::Tasks;
@@ -185,7 +186,7 @@ fn stored(name: &str) -> Settlement {
         name: name.to_owned(),
         bytes: 3,
         sha256: [7; 32],
-        content_type: "video/mp4".to_owned(),
+        facts: Facts::of("video/mp4", "mp4"),
         storage_key: format!("kie/t/{name}"),
     }
 }

@@ -1,22 +1,11 @@
-//! What a file is, told by its first bytes: nobody's word is taken for it, neither the URL's nor the server's.
+//! Whether what arrived may be stored, and as what: nobody's word is taken for it, neither the URL's nor the server's.
 
+use std::fs::File;
+
+use super::failure::FetchError;
+use crate::media::{self, Facts, Flaw};
 use crate::provider::naming::{UNKNOWN_EXTENSION, media_extension};
-
-/// What a file turned out to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sniffed {
-    /// MIME type.
-    pub content_type: &'static str,
-    /// The usual file extension, without the dot.
-    pub extension: &'static str,
-}
-
-const fn sniffed(content_type: &'static str, extension: &'static str) -> Sniffed {
-    Sniffed {
-        content_type,
-        extension,
-    }
-}
+use crate::storage::{Finished, StorageError};
 
 /// Why a body is not stored as media.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,203 +13,157 @@ pub enum NotMedia {
     /// Nothing came.
     #[error("the answer was empty")]
     Empty,
-    /// A page or a message came in place of the file.
-    #[error("the answer was {language} and not media; it begins with \"{beginning}\"")]
-    Text {
-        /// Which kind of text, with its article if it needs one.
-        language: &'static str,
+    /// A page, a message or an archive came in place of the file.
+    #[error("the answer was {kind} and not media; it begins with \"{beginning}\"")]
+    Other {
+        /// What it was, with its article if it needs one.
+        kind: &'static str,
+        /// The first bytes, with everything but printable ASCII escaped.
+        beginning: String,
+    },
+    /// It begins like media and does not go on like that.
+    #[error("{flaw}; it begins with \"{beginning}\"")]
+    Damaged {
+        /// What is wrong, as a sentence.
+        flaw: String,
         /// The first bytes, with everything but printable ASCII escaped.
         beginning: String,
     },
 }
 
-/// How much of a refused text is shown.
+/// How much of a refused body is shown.
 const SHOWN_BYTES: usize = 80;
 
-/// Decides whether a file may be stored, and as what.
+/// Decides whether a file in the spool may be stored, and as what; `url` says where it came from.
 ///
-/// `head` holds its first bytes (512 are enough) and `url` says where it came from. Unknown bytes are stored as
-/// `application/octet-stream`, under the extension of the URL if that is one of media: providers add formats faster than
-/// we learn them. This is the one place where content is judged; deeper checks of the structure belong here.
-pub fn examine(head: &[u8], url: &str) -> Result<Sniffed, NotMedia> {
-    if head.is_empty() {
-        return Err(NotMedia::Empty);
-    }
-    if let Some(known) = sniff(head) {
-        return Ok(known);
-    }
-    if let Some(language) = text_language(head) {
-        let shown = &head[..head.len().min(SHOWN_BYTES)];
-        return Err(NotMedia::Text {
-            language,
-            beginning: shown.escape_ascii().to_string(),
-        });
-    }
-    let extension = media_extension(url).unwrap_or(UNKNOWN_EXTENSION);
-    Ok(sniffed("application/octet-stream", extension))
+/// The file is read on a blocking thread, which a caller that goes away does not wait for.
+pub async fn examine(file: &Finished, url: &str) -> Result<Facts, FetchError> {
+    let (path, bytes) = (file.path().to_owned(), file.bytes);
+    let (head, url) = (file.head.clone(), url.to_owned());
+    let judged = tokio::task::spawn_blocking(move || {
+        let file = File::open(path).map_err(Flaw::Unreadable);
+        judge(file.and_then(|file| media::examine(file, bytes)), &head, &url)
+    });
+    judged.await.unwrap_or(Err(FetchError::Panicked))
 }
 
-/// Recognises the media that providers deliver.
-fn sniff(head: &[u8]) -> Option<Sniffed> {
-    let at = |place: usize, magic: &[u8]| head.get(place..).is_some_and(|rest| rest.starts_with(magic));
-    if at(4, b"ftyp") {
-        return Some(by_brand(head.get(8..12).unwrap_or_default()));
-    }
-    // QuickTime files from before the brand was invented.
-    if at(4, b"moov") || at(4, b"wide") || at(4, b"mdat") {
-        return Some(sniffed("video/quicktime", "mov"));
-    }
-    if at(0, b"\x1a\x45\xdf\xa3") {
-        let webm = head.windows(4).any(|window| window == b"webm");
-        return Some(if webm {
-            sniffed("video/webm", "webm")
-        } else {
-            sniffed("video/x-matroska", "mkv")
-        });
-    }
-    if at(0, b"RIFF") {
-        return match head.get(8..12)? {
-            b"WEBP" => Some(sniffed("image/webp", "webp")),
-            b"WAVE" => Some(sniffed("audio/wav", "wav")),
-            b"AVI " => Some(sniffed("video/x-msvideo", "avi")),
-            _ => None,
-        };
-    }
-    if at(0, b"OggS") {
-        let video = head.windows(6).any(|window| window == b"theora");
-        return Some(if video {
-            sniffed("video/ogg", "ogv")
-        } else {
-            sniffed("audio/ogg", "ogg")
-        });
-    }
-    let by_magic: [(&[u8], Sniffed); 6] = [
-        (b"\xff\xd8\xff", sniffed("image/jpeg", "jpg")),
-        (b"\x89PNG\r\n\x1a\n", sniffed("image/png", "png")),
-        (b"GIF87a", sniffed("image/gif", "gif")),
-        (b"GIF89a", sniffed("image/gif", "gif")),
-        (b"fLaC", sniffed("audio/flac", "flac")),
-        (b"ID3", sniffed("audio/mpeg", "mp3")),
-    ];
-    let known = by_magic.into_iter().find(|(magic, _)| at(0, magic));
-    known.map(|(_, known)| known).or_else(|| mpeg_audio(head))
-}
-
-/// The ISO base media family: the major brand tells what the container was made for.
-fn by_brand(brand: &[u8]) -> Sniffed {
-    match brand {
-        b"qt  " => sniffed("video/quicktime", "mov"),
-        b"M4A " | b"M4B " => sniffed("audio/mp4", "m4a"),
-        b"avif" | b"avis" => sniffed("image/avif", "avif"),
-        b"heic" | b"heix" | b"mif1" => sniffed("image/heic", "heic"),
-        _ => sniffed("video/mp4", "mp4"),
+/// What follows from the structure of a file and its first bytes.
+///
+/// Unknown bytes are stored as `application/octet-stream`, under the extension of the URL if that is one of media: providers
+/// add formats faster than we learn them.
+fn judge(structure: Result<Option<Facts>, Flaw>, head: &[u8], url: &str) -> Result<Facts, FetchError> {
+    let beginning = || head[..head.len().min(SHOWN_BYTES)].escape_ascii().to_string();
+    match (structure, other_kind(head)) {
+        (Ok(Some(facts)), _) => Ok(facts),
+        (Ok(None), _) if head.is_empty() => Err(NotMedia::Empty.into()),
+        (Ok(None), Some(kind)) => {
+            let beginning = beginning();
+            Err(NotMedia::Other { kind, beginning }.into())
+        }
+        (Ok(None), None) => {
+            let extension = media_extension(url).unwrap_or(UNKNOWN_EXTENSION);
+            Ok(Facts::of("application/octet-stream", extension))
+        }
+        (Err(Flaw::Truncated(detail)), _) => Err(FetchError::Truncated { detail }),
+        (Err(flaw @ Flaw::Malformed(_)), _) => {
+            let (flaw, beginning) = (flaw.to_string(), beginning());
+            Err(NotMedia::Damaged { flaw, beginning }.into())
+        }
+        (Err(Flaw::Unreadable(source)), _) => {
+            let action = "read a file in the spool";
+            Err(StorageError::Io { action, source }.into())
+        }
     }
 }
 
-/// A bare stream of MPEG audio frames: eleven bits of sync, then fields of which some values are reserved.
-fn mpeg_audio(head: &[u8]) -> Option<Sniffed> {
-    let &[0xff, second, third, ..] = head else {
+/// What these bytes are the beginning of, if that is something that never is media but stands in its place.
+fn other_kind(head: &[u8]) -> Option<&'static str> {
+    if head.starts_with(b"\x1f\x8b") {
+        return Some("compressed with gzip, which was not asked for,");
+    }
+    let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
+    let first = text.iter().find(|byte| !byte.is_ascii_whitespace())?;
+    // Binary files may begin with such a byte by chance, and soon have others.
+    let is_control = |byte: &u8| byte.is_ascii_control() && !byte.is_ascii_whitespace();
+    if text.iter().any(is_control) {
         return None;
-    };
-    if second & 0xf6 == 0xf0 {
-        // Layer 0 with a twelve-bit sync is the AAC framing.
-        return Some(sniffed("audio/aac", "aac"));
     }
-    let synced = second & 0xe0 == 0xe0;
-    let version_known = second & 0x18 != 0x08;
-    let layer_known = second & 0x06 != 0;
-    let rates_known = third & 0xf0 != 0xf0 && third & 0x0c != 0x0c;
-    (synced && version_known && layer_known && rates_known).then_some(sniffed("audio/mpeg", "mp3"))
+    match first {
+        b'<' => Some("HTML or XML"),
+        b'{' | b'[' => Some("JSON"),
+        _ if is_utf8(text) => Some("plain text"),
+        _ => None,
+    }
 }
 
-/// Which language a text is in, if these bytes are the beginning of one that stands where media should.
-fn text_language(head: &[u8]) -> Option<&'static str> {
-    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
-    let first = head.iter().find(|byte| !byte.is_ascii_whitespace())?;
-    let language = match first {
-        b'<' => "HTML or XML",
-        b'{' | b'[' => "JSON",
-        _ => return None,
-    };
-    // The bytes of a known kind of media never come here; some unknown kind may begin with such a byte by chance.
-    let control = |byte: &u8| byte.is_ascii_control() && !byte.is_ascii_whitespace();
-    (!head.iter().any(control)).then_some(language)
+/// Whether it is UTF-8, perhaps cut inside a character.
+fn is_utf8(text: &[u8]) -> bool {
+    match std::str::from_utf8(text) {
+        Ok(_) => true,
+        Err(error) => error.error_len().is_none() && error.valid_up_to() > 0,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use super::*;
 
-    fn kind(head: &[u8]) -> (&'static str, &'static str) {
-        let known = examine(head, "https://a.example/x").expect("media");
-        (known.extension, known.content_type)
-    }
-
-    #[test]
-    fn media_is_known_by_its_first_bytes() {
-        for (head, expected) in [
-            (&b"\0\0\0\x18ftypisom\0\0\x02\0isomiso2"[..], ("mp4", "video/mp4")),
-            (b"\0\0\0\x18ftypmp42", ("mp4", "video/mp4")),
-            (b"\0\0\0\x14ftypqt  ", ("mov", "video/quicktime")),
-            (b"\0\0\0\x08wide\0\0\0\0mdat", ("mov", "video/quicktime")),
-            (b"\0\0\0\x1cftypM4A ", ("m4a", "audio/mp4")),
-            (b"\0\0\0\x1cftypavif", ("avif", "image/avif")),
-            (
-                b"\x1a\x45\xdf\xa3\x9f\x42\x86\x81\x01\x42\x82\x84webm",
-                ("webm", "video/webm"),
-            ),
-            (
-                b"\x1a\x45\xdf\xa3\x93\x42\x82\x88matroska",
-                ("mkv", "video/x-matroska"),
-            ),
-            (b"\xff\xd8\xff\xe0\0\x10JFIF", ("jpg", "image/jpeg")),
-            (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", ("png", "image/png")),
-            (b"RIFF\x24\0\0\0WEBPVP8 ", ("webp", "image/webp")),
-            (b"RIFF\x24\0\0\0WAVEfmt ", ("wav", "audio/wav")),
-            (b"GIF89a\x01\0", ("gif", "image/gif")),
-            (b"ID3\x04\0\0", ("mp3", "audio/mpeg")),
-            (b"\xff\xfb\x90\x64", ("mp3", "audio/mpeg")),
-            (b"\xff\xf1\x50\x80", ("aac", "audio/aac")),
-            (b"fLaC\0\0\0\x22", ("flac", "audio/flac")),
-            (b"OggS\0\x02\0\0OpusHead", ("ogg", "audio/ogg")),
-        ] {
-            assert_eq!(kind(head), expected, "{}", head.escape_ascii());
-        }
+    fn judged(body: &[u8], url: &str) -> Result<Facts, FetchError> {
+        judge(media::examine(Cursor::new(body), body.len() as u64), body, url)
     }
 
     #[test]
     fn unknown_bytes_keep_an_extension_of_media_and_no_other() {
-        let extension = |url| examine(b"\x01\x02{}\x03", url).unwrap();
-        assert_eq!(
-            extension("https://a.example/x.WAV?y"),
-            sniffed("application/octet-stream", "wav")
-        );
-        assert_eq!(
-            extension("https://a.example/x.html"),
-            sniffed("application/octet-stream", "bin")
-        );
-        assert_eq!(kind(b"\xff\xff\xff\xff").0, "bin", "not every 0xff is MPEG audio");
-        assert_eq!(kind(b"{\x00\x01").0, "bin", "binary that begins like JSON");
-        assert_eq!(kind(b"RIFF").0, "bin");
+        let facts = |body: &[u8], path: &str| judged(body, &format!("https://a.example/{path}")).unwrap();
+        let unknown = |extension| Facts::of("application/octet-stream", extension);
+        assert_eq!(facts(b"\x01\x02{}\x03", "x.WAV?y"), unknown("wav"));
+        assert_eq!(facts(b"\x01\x02{}\x03", "x.html"), unknown("bin"));
+        for binary in [&b"\xff\xff\xff\xff"[..], b"{\x00\x01", b"\xe9t\xe9", b"\xc3"] {
+            assert_eq!(facts(binary, "x"), unknown("bin"), "{}", binary.escape_ascii());
+        }
     }
 
     #[test]
-    fn text_in_the_place_of_media_is_refused_and_shown() {
-        let refusal = |head: &[u8]| examine(head, "https://a.example/x.mp4").unwrap_err().to_string();
+    fn what_stands_in_the_place_of_media_is_refused_and_shown() {
+        let refusal = |body: &[u8]| {
+            let failure = judged(body, "https://a.example/x.mp4").unwrap_err();
+            assert_eq!(failure.code(), "not_media", "{failure}");
+            failure.to_string()
+        };
         assert_eq!(
             refusal(b"\xef\xbb\xbf \r\n<!DOCTYPE html><title>\xc3\xa9"),
             "the answer was HTML or XML and not media; it begins with \
              \"\\xef\\xbb\\xbf \\r\\n<!DOCTYPE html><title>\\xc3\\xa9\""
         );
-        for head in [
-            "<?xml version=\"1.0\"?><Error><Code>AccessDenied",
-            "<svg xmlns=",
-            "{\"code\":404}",
-            " [1,2]",
+        for (body, kind) in [
+            ("<?xml version=\"1.0\"?><Error><Code>AccessDenied", "XML"),
+            ("<svg xmlns=", "XML"),
+            ("{\"code\":404}", "JSON"),
+            (" [1,2]", "JSON"),
+            ("Too many requests", "plain text"),
+            ("Zu viele Zugriffe f\u{fc}r heute", "plain text"),
         ] {
-            assert!(refusal(head.as_bytes()).contains("not media"), "{head}");
+            assert!(refusal(body.as_bytes()).contains(kind), "{body}");
         }
+        assert!(refusal(b"\x1f\x8b\x08\0\0").contains("gzip"));
         assert!(refusal(&[b'<'; 512]).len() < 160);
         assert_eq!(refusal(b""), "the answer was empty");
+        assert_eq!(
+            refusal(b"\0\0\0\x0cftypisom\xff\xff\xff\xff\xff\xff\xff\xff"),
+            "the file is damaged: there is no box at byte 12; it begins with \
+             \"\\x00\\x00\\x00\\x0cftypisom\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\""
+        );
+    }
+
+    #[test]
+    fn what_is_cut_off_is_truncated() {
+        let failure = judged(b"\0\0\0\x14ftypisom\0\0\0\0isom", "https://a.example/x").unwrap_err();
+        assert_eq!(failure.code(), "truncated");
+        assert_eq!(
+            failure.to_string(),
+            "the file is cut off: its index (moov) is missing"
+        );
     }
 }

@@ -66,6 +66,12 @@ pub enum FetchError {
         /// The `Content-Encoding`.
         encoding: String,
     },
+    /// As many bytes as announced, but the media in them goes on.
+    #[error("the file is cut off: {detail}")]
+    Truncated {
+        /// What is missing.
+        detail: String,
+    },
     /// The content is not media.
     #[error(transparent)]
     NotMedia(#[from] NotMedia),
@@ -127,7 +133,9 @@ impl FetchError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Egress(EgressError::Blocked { .. }) => "blocked",
-            Self::Egress(EgressError::Truncated { .. }) | Self::Length { .. } => "truncated",
+            Self::Egress(EgressError::Truncated { .. }) | Self::Length { .. } | Self::Truncated { .. } => {
+                "truncated"
+            }
             Self::Egress(error) if error.is_local() => "local",
             Self::Egress(_) | Self::TooSlow { .. } => "network",
             Self::Stalled { .. } => "stalled",
@@ -149,7 +157,7 @@ impl FetchError {
             "expired" => Class::Expired,
             "blocked" | "too_large" => Class::Final,
             // A page of text in the place of a file may be that of a maintenance; a file is what it is.
-            "not_media" if matches!(self, Self::Encoded { .. }) => Class::Final,
+            "not_media" if !self.is_passing_content() => Class::Final,
             "http_status" if !self.is_passing_status() => Class::Final,
             _ => Class::Retryable,
         }
@@ -163,6 +171,12 @@ impl FetchError {
         matches!(status, 408 | 425 | 429) || !(400..500).contains(status)
     }
 
+    /// Whether something else may come next time.
+    fn is_passing_content(&self) -> bool {
+        matches!(self, Self::NotMedia(NotMedia::Empty | NotMedia::Other { .. }))
+    }
+
+    /// What it tells of the host.
     pub(super) fn of_host(&self) -> OfHost {
         match self {
             Self::Storage(_) | Self::Offline { .. } | Self::Stopped | Self::Panicked => OfHost::Nothing,
@@ -192,7 +206,7 @@ impl FetchError {
             Self::Length { announced, received } => received < announced,
             // What grows without having told how far makes the disk full for all others.
             Self::Storage(error) => !error.is_full(),
-            Self::NotMedia(_) | Self::Panicked => false,
+            Self::NotMedia(_) | Self::Truncated { .. } | Self::Panicked => false,
             _ => self.class() != Class::Final,
         }
     }
@@ -395,6 +409,9 @@ mod tests {
         let limit = Duration::from_secs(1);
         for passing in [
             length,
+            FetchError::Truncated {
+                detail: String::new(),
+            },
             FetchError::TooSlow { limit },
             FetchError::Panicked,
             EgressError::TooManyRedirects.into(),

@@ -5,11 +5,12 @@ use std::time::Duration;
 use reqwest::header::{CONTENT_ENCODING, HeaderMap, HeaderName, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 
-use super::content::{Sniffed, examine};
+use super::content;
 use super::failure::FetchError;
 use super::progress::{Pace, Progress, Shown};
 use super::resume::{self, Answer};
 use crate::egress::{EgressError, GuardedClient, Request};
+use crate::media::Facts;
 use crate::shutdown::Tasks;
 use crate::storage::{Finished, Note, Promise, SpoolFile, Storage};
 use crate::store::downloads::ClaimedDownload;
@@ -57,7 +58,7 @@ pub struct Fetched {
     /// The file, whole and synced.
     pub file: Finished,
     /// What it is.
-    pub content: Sniffed,
+    pub content: Facts,
 }
 
 impl Fetcher {
@@ -94,11 +95,11 @@ impl Fetcher {
             return Err(error);
         }
         let file = spool.finish().await?;
-        match examine(&file.head, &claim.url) {
+        match content::examine(&file, &claim.url).await {
             Ok(content) => Ok(Fetched { file, content }),
             Err(error) => {
                 file.discard();
-                Err(error.into())
+                Err(error)
             }
         }
     }

@@ -254,7 +254,7 @@ impl Downloader {
             name,
             bytes,
             sha256,
-            content_type: content.content_type.to_owned(),
+            facts: content,
             storage_key,
         }))
     }

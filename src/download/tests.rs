@@ -9,14 +9,12 @@ use super::fetch::Limits;
 use super::*;
 use crate::egress::scripted::{Answer, ScriptedServer, Trap};
 use crate::egress::{EgressError, EgressPolicy, GuardedClient};
+use crate::media::files::mp4;
 use crate::provider::{Kind, Role};
 use crate::shutdown::Tasks;
 use crate::storage::Storage;
 
-#[path = "../../tests/media/mod.rs"]
-mod media;
-
-static MP4: LazyLock<Vec<u8>> = LazyLock::new(|| media::mp4(1, 0x300));
+static MP4: LazyLock<Vec<u8>> = LazyLock::new(|| mp4(1, 0x300));
 
 struct Bench {
     directory: TempDir,

@@ -13,6 +13,7 @@ use super::record::to_json;
 use super::writer::{Command, Reply, Tx};
 use super::{Store, StoreError, summary};
 use crate::clock::{Millis, millis};
+use crate::media::Facts;
 use crate::provider::naming::{file_name, guess_extension};
 use crate::provider::{Kind, Media, MediaFault, Role, TaskId};
 
@@ -93,8 +94,8 @@ pub enum Settlement {
         bytes: u64,
         /// SHA-256 of the content.
         sha256: [u8; 32],
-        /// MIME type by content.
-        content_type: String,
+        /// What it is, by its content.
+        facts: Facts,
         /// Key in the storage.
         storage_key: String,
     },
@@ -522,7 +523,7 @@ fn store(tx: &Tx<'_>, lease: Lease, stored: &Settlement) -> rusqlite::Result<Opt
         name,
         bytes,
         sha256,
-        content_type,
+        facts,
         storage_key,
     } = stored
     else {
@@ -532,7 +533,7 @@ fn store(tx: &Tx<'_>, lease: Lease, stored: &Settlement) -> rusqlite::Result<Opt
         .prepare_cached(
             "UPDATE downloads SET state = 'stored', attempts = attempts + 1, lease_until = NULL, updated_at = ?3,
                 change_seq = ?4, name = ?5, bytes = ?6, sha256 = ?7, content_type = ?8, storage_key = ?9,
-                error_code = NULL, error_detail = NULL
+                duration_ms = ?10, width = ?11, height = ?12, codec = ?13, error_code = NULL, error_detail = NULL
              WHERE id = ?1 AND lease_token = ?2 AND state = 'downloading' RETURNING task",
         )?
         .query_row(
@@ -544,8 +545,12 @@ fn store(tx: &Tx<'_>, lease: Lease, stored: &Settlement) -> rusqlite::Result<Opt
                 name,
                 i64::try_from(*bytes).unwrap_or(i64::MAX),
                 sha256,
-                content_type,
-                storage_key
+                facts.content_type,
+                storage_key,
+                facts.duration_ms.and_then(|ms| i64::try_from(ms).ok()),
+                facts.width,
+                facts.height,
+                facts.codec
             ],
             |row| row.get(0),
         )

@@ -75,7 +75,7 @@ async fn a_signature_of_its_own_makes_a_4k_body_an_outcome_of_its_own() {
     server.callback(&video).signed(KEY).send().await.taken();
     let four_k = json!({"code": 200, "msg": "4K Video generated successfully.", "data": {
         "taskId": "t1", "info": {"resultUrls": [cdn.file("/4k.mp4", &mp4(2, 3_000))],
-            "imageUrls": [cdn.file("/4k.jpg", b"\xff\xd8\xff\xe0 a still")]}}});
+            "imageUrls": [cdn.file("/4k.jpg", include_bytes!("../../fuzz/corpus/media/preview.jpg"))]}}});
     server
         .callback(&four_k)
         .signed_at(KEY, NOW + 1)

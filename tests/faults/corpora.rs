@@ -13,12 +13,13 @@ mod checks;
 /// What a target does with an input.
 type Check = fn(&[u8]);
 
-const TARGETS: [(&str, Check); 5] = [
+const TARGETS: [(&str, Check); 6] = [
     ("payload", checks::payload),
     ("signature", checks::signature),
     ("config", checks::config),
     ("names", checks::names),
     ("gzip", checks::gzip),
+    ("media", checks::media),
 ];
 
 #[test]
