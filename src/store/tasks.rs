@@ -126,6 +126,14 @@ pub struct FileRecord {
     pub sha256: Option<Vec<u8>>,
     /// MIME type by content, once stored.
     pub content_type: Option<String>,
+    /// How long it plays, if it says.
+    pub duration_ms: Option<i64>,
+    /// In pixels, if it says.
+    pub width: Option<i64>,
+    /// In pixels, if it says.
+    pub height: Option<i64>,
+    /// How it is encoded, if it says.
+    pub codec: Option<String>,
     /// Where it lies in the storage, once stored.
     pub storage_key: Option<String>,
     /// Code and sentence of the last failure.
@@ -507,6 +515,10 @@ fn file_record(row: &SqliteRow) -> Result<FileRecord, sqlx::Error> {
         bytes: row.try_get("bytes")?,
         sha256: row.try_get("sha256")?,
         content_type: row.try_get("content_type")?,
+        duration_ms: row.try_get("duration_ms")?,
+        width: row.try_get("width")?,
+        height: row.try_get("height")?,
+        codec: row.try_get("codec")?,
         storage_key: row.try_get("storage_key")?,
         error: code.map(|code| (code, detail.unwrap_or_default())),
     })

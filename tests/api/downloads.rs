@@ -32,6 +32,18 @@ async fn fetched(config: &str, replies: impl IntoIterator<Item = Reply>) -> (Val
 }
 
 #[tokio::test]
+async fn a_stored_file_tells_how_long_and_how_large_it_plays() {
+    let (file, _) = fetched("", [Reply::Whole(mp4(1, 20_000))]).await;
+    assert_eq!(file["state"], "stored");
+    let shape = ["duration_ms", "width", "height", "codec"].map(|field| &file[field]);
+    assert_eq!(shape, [&json!(8_000), &json!(1280), &json!(720), &json!("h264")]);
+    let (file, _) = fetched("", [Reply::Whole(b"\x01unheard of".to_vec())]).await;
+    assert_eq!(file["content_type"], "application/octet-stream");
+    let shape = ["duration_ms", "width", "height", "codec"].map(|field| &file[field]);
+    assert_eq!(shape, [&json!(null); 4]);
+}
+
+#[tokio::test]
 async fn what_may_pass_is_tried_again_and_then_given_up() {
     let file = mp4(1, 20_000);
     let status = |status| Reply::Status(status, Vec::new());

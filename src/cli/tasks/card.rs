@@ -98,6 +98,7 @@ impl Writer {
         let mut facts = vec![human::state(&file.state)];
         facts.extend(file.bytes.map(human::size));
         facts.extend(file.content_type.as_deref().map(human::clean));
+        facts.extend(shape(file));
         if file.state != "stored" && file.attempts > 0 {
             facts.push(human::counted(file.attempts, "attempt"));
         }
@@ -190,4 +191,19 @@ fn fetched(progress: &Progress) -> String {
         human::size(bytes),
         human::size(bytes_per_second)
     )
+}
+
+/// `1280×720 h264 8.0 s`, as far as it is known.
+fn shape(file: &File) -> Option<String> {
+    let size = match (file.width, file.height) {
+        (Some(width), Some(height)) => Some(format!("{width}×{height}")),
+        _ => None,
+    };
+    let codec = file.codec.as_deref().map(human::clean);
+    let duration = file.duration_ms.map(|ms| {
+        let tenths = ms.saturating_add(50) / 100;
+        format!("{}.{} s", tenths / 10, tenths % 10)
+    });
+    let known: Vec<String> = [size, codec, duration].into_iter().flatten().collect();
+    (!known.is_empty()).then(|| known.join(" "))
 }

@@ -6,7 +6,8 @@ const TASK: &str = r#"{"task_id":"veo_1","source":"kie","state":"succeeded","cod
  "deliveries":2,"conflicts":1,"media":"partial","outcomes":[{"kind":"video","index":0,"state":"succeeded"}],
  "files":[
   {"name":"result-0.mp4","state":"stored","url":"/v1/tasks/veo_1/files/result-0.mp4?source=kie","bytes":1572864,
-   "sha256":"abc123","content_type":"video/mp4","attempts":1},
+   "sha256":"abc123","content_type":"video/mp4","duration_ms":7960,"width":1280,"height":720,"codec":"h264",
+   "attempts":1},
   {"name":"result-1.mp4","state":"failed","provider_url":"https://cdn.example.com/v.mp4","attempts":12,
    "next_attempt_at":null,"error":{"code":"http_status","detail":"the server answered 503"},
    "deadline":"2026-12-05T09:30:00.000Z"},
@@ -80,7 +81,7 @@ async fn a_task_is_shown_with_its_files_and_what_to_do_next() {
         "message     Made it.\u{fffd}[2J (200)\n",
         "created     5 min ago (2026-11-21T09:25:00.000Z)\n",
         "deliveries  2, 1 open conflict\n",
-        "result-0.mp4  stored, 1.5 MiB, video/mp4\n",
+        "result-0.mp4  stored, 1.5 MiB, video/mp4, 1280×720 h264 8.0 s\n",
         "sha256      abc123\n",
         &format!(
             "url         {}/v1/tasks/veo_1/files/result-0.mp4?source=kie\n",
