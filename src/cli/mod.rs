@@ -7,6 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 mod address;
 mod answers;
+mod backup;
 mod banner;
 mod callback_url;
 mod check;
@@ -71,6 +72,8 @@ enum Command {
     Deliveries(deliveries::Args),
     /// Read all stored files again and find those that are damaged or missing
     Scrub(scrub::Args),
+    /// Copy the database while a server runs on it, list the stored files, and try the copy
+    Backup(backup::Args),
     /// Ask a running server whether it is alive
     Healthcheck(healthcheck::Args),
     /// Print the completion script of a shell
@@ -161,6 +164,7 @@ impl Command {
             Self::Tasks(args) => tasks::run(args, session).await,
             Self::Deliveries(args) => deliveries::run(args, session).await,
             Self::Scrub(args) => scrub::run(args, session).await,
+            Self::Backup(args) => backup::run(args, session).await,
             Self::Healthcheck(args) => healthcheck::run(args, session).await,
             Self::Completions { shell } => completions(shell, session),
         }

@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::shutdown::Tasks;
 
 pub mod accept;
+pub mod backup;
 pub mod data_dir;
 pub mod deletion;
 pub mod deliveries;

@@ -2,6 +2,7 @@
 
 mod access;
 mod acme;
+mod backup;
 mod bounds;
 mod callbacks;
 mod cli;

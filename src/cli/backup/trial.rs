@@ -1,0 +1,139 @@
+//! Trying a backup: restored as an operator would, opened as a server would.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::target::Target;
+use super::{DATABASE, MediaCheck, blocking};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::shutdown::Tasks;
+use crate::storage::{Storage, StorageError};
+use crate::store::Store;
+use crate::store::backup::{self, Contents, Source};
+use crate::store::data_dir::DataDir;
+use crate::store::scrub::StoredFile;
+
+/// How many of the newest tasks must be found by their ids.
+const NEWEST: u16 = 100;
+/// How long closing the restored database may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A copy of the copy, opened.
+pub(super) struct Restored {
+    dir: PathBuf,
+    store: Store,
+    writer: Tasks,
+}
+
+impl Restored {
+    /// Closes it; where its files lie.
+    pub(super) async fn end(self) -> PathBuf {
+        drop(self.store);
+        self.writer.drain(PATIENCE).await;
+        self.dir
+    }
+}
+
+/// Restores the copy beside itself and compares what a server would see of it.
+pub(super) async fn restore(target: &Target, copy: &Path, contents: &Contents) -> anyhow::Result<Restored> {
+    let dir = target.make_dir("restored")?;
+    let database = dir.join(DATABASE);
+    let newest = blocking({
+        let (copy, database) = (copy.to_owned(), database.clone());
+        move || {
+            fs::copy(&copy, &database).context("cannot restore the copy to try it")?;
+            Ok(backup::newest_tasks(&copy, NEWEST)?)
+        }
+    })
+    .await?;
+    let writer = Tasks::new();
+    let store = Store::open(&database, Clock::system(), &writer)
+        .await
+        .context("the copy cannot be opened")?;
+    let counts = store.counts().await?;
+    let tasks: i64 = counts.tasks.values().sum();
+    let stored = counts.files.get("stored").copied().unwrap_or_default();
+    anyhow::ensure!(
+        (tasks, stored, counts.stored_bytes) == (contents.tasks, contents.stored, contents.stored_bytes),
+        "the copy counts {tasks} tasks and {stored} stored files, and has {} and {}",
+        contents.tasks,
+        contents.stored
+    );
+    for (task_id, source) in newest {
+        let found = store.tasks_by_id(&task_id, Some(&source)).await?;
+        anyhow::ensure!(
+            !found.is_empty(),
+            "task {task_id} is in the copy and cannot be found"
+        );
+    }
+    blocking(move || Ok(backup::check_integrity(&database)?)).await?;
+    Ok(Restored { dir, store, writer })
+}
+
+/// Looks whether every file of the copy lies in the storage in its full length. One that went since, or was stored
+/// anew, is none of the backup's business.
+pub(super) async fn look_for_files(
+    restored: &Restored,
+    live: &Path,
+    config: &Config,
+    bar: &ProgressBar,
+) -> anyhow::Result<MediaCheck> {
+    let storage = Storage::open(&config.media_dir(), &DataDir::spool_in(&config.data_dir))?;
+    let total = restored.store.counts().await?.files.remove("stored");
+    bar.set_style(ProgressStyle::with_template(
+        "{bar:24} {pos} of {len} {msg}, {elapsed}",
+    )?);
+    bar.set_position(0);
+    bar.set_length(total.unwrap_or_default().unsigned_abs());
+    bar.set_message("files looked for");
+    let (mut last, mut changed_since, mut wrong) = (-1, 0, Vec::new());
+    while let Some(stretch) = next(&restored.store, &mut last).await? {
+        for file in stretch.into_iter().filter(|file| !file.given_up) {
+            bar.inc(1);
+            match look_for(&storage, &file).await? {
+                None => {}
+                Some(_) if !Source::open(live)?.still_has(&file)? => changed_since += 1,
+                Some(what) => wrong.push(what),
+            }
+        }
+        anyhow::ensure!(wrong.len() < 10, sentence(&wrong, "and perhaps more"));
+    }
+    anyhow::ensure!(wrong.is_empty(), sentence(&wrong, "no others"));
+    Ok(MediaCheck {
+        done: true,
+        changed_since,
+    })
+}
+
+async fn next(store: &Store, last: &mut i64) -> anyhow::Result<Option<Vec<StoredFile>>> {
+    let stretch = store.stored_files(*last, i64::MAX).await?;
+    *last = stretch.last.unwrap_or(*last);
+    Ok(stretch.last.map(|_| stretch.files))
+}
+
+/// What is wrong with a file, if anything is.
+async fn look_for(storage: &Storage, file: &StoredFile) -> anyhow::Result<Option<String>> {
+    let key = &file.storage_key;
+    match storage.open_file(key).await {
+        Ok((_, length)) if length == file.bytes.unsigned_abs() => Ok(None),
+        Ok((_, length)) => Ok(Some(format!(
+            "{key} has {length} bytes instead of {}",
+            file.bytes
+        ))),
+        Err(StorageError::Missing) => Ok(Some(format!("{key} is missing"))),
+        Err(error) => anyhow::bail!("{key} cannot be looked for: {}", error.sentence()),
+    }
+}
+
+fn sentence(wrong: &[String], others: &str) -> String {
+    format!(
+        "files are not what the database says: {}, {others}. `reelhook scrub --repair` has them fetched again; \
+         --no-media-check makes a backup nevertheless",
+        wrong.join(", ")
+    )
+}

@@ -1,0 +1,185 @@
+//! Backups of a running server, and the way back from one.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use sqlx::ConnectOptions as _;
+use sqlx::sqlite::SqliteConnectOptions;
+
+use crate::soundness::WRONGS;
+use crate::support::{Cdn, Program, TestServer, failure, mp4, success};
+
+async fn with_files(cdn: &Cdn, ids: &[&str]) -> TestServer {
+    let running = TestServer::start().await;
+    for id in ids {
+        let body = success(id, &[cdn.file(&format!("/{id}.mp4"), &mp4(1, 2_000))]);
+        running.callback(&body).send().await.taken();
+        assert_eq!(running.wait_settled(id).await["media"], "stored");
+    }
+    running
+}
+
+/// Runs `backup` into this directory below the working directory.
+fn back_up(program: &Program, data_dir: &Path, more: &[&str]) -> (Option<i32>, String, String) {
+    let data_dir = ["--data-dir", data_dir.to_str().unwrap()];
+    let ended = program.run(&[&["backup"], more, &data_dir].concat());
+    (ended.code, ended.out, ended.err)
+}
+
+async fn is_sound(database: &Path) {
+    let options = SqliteConnectOptions::new().filename(database);
+    let mut connection = options.connect().await.unwrap();
+    for (wrong, sql) in WRONGS {
+        let count: i64 = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();
+        assert_eq!(count, 0, "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn a_backup_made_under_load_brings_everything_back() {
+    let cdn = Cdn::start().await;
+    let running = Arc::new(with_files(&cdn, &["a", "b", "c"]).await);
+    let (stop, taken) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let load = tokio::spawn({
+        let (running, stop, taken) = (running.clone(), stop.clone(), taken.clone());
+        async move {
+            while !stop.load(Ordering::SeqCst) {
+                let id = format!("load-{}", taken.load(Ordering::SeqCst));
+                running.callback(&failure(&id)).send().await.taken();
+                taken.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    });
+    while taken.load(Ordering::SeqCst) < 50 {
+        tokio::task::yield_now().await;
+    }
+    let (program, data_dir, before) = (Program::new(), running.data_dir(), taken.load(Ordering::SeqCst));
+    let made = tokio::task::spawn_blocking(move || {
+        let made = back_up(&program, &data_dir, &["backup", "--json"]);
+        (program, made)
+    });
+    let (program, (code, out, err)) = made.await.unwrap();
+    let during = taken.load(Ordering::SeqCst);
+    stop.store(true, Ordering::SeqCst);
+    load.await.unwrap();
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    assert!(during > before, "callbacks were taken meanwhile");
+
+    let dir = program.path().join("backup");
+    let seal: Value = serde_json::from_slice(&fs::read(dir.join("backup.json")).unwrap()).unwrap();
+    assert_eq!(seal, serde_json::from_str::<Value>(&out).unwrap());
+    assert_eq!(seal["contents"]["stored"], 3);
+    assert_eq!(seal["media_check"]["done"], true);
+    assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+    let mut there: Vec<_> = fs::read_dir(&dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    there.sort();
+    assert_eq!(there, ["backup.json", "media.jsonl", "reelhook.db"]);
+    for part in ["database", "media"] {
+        let content = fs::read(dir.join(seal[part]["file"].as_str().unwrap())).unwrap();
+        assert_eq!(
+            seal[part]["sha256"],
+            hex::encode(Sha256::digest(&content)),
+            "{part}"
+        );
+    }
+
+    let running = Arc::into_inner(running).unwrap();
+    let data_dir = running.data_dir();
+    let halted = running.halt().await;
+    let media = program.path().join("media");
+    fs::rename(data_dir.join("media"), &media).unwrap();
+    fs::remove_dir_all(&data_dir).unwrap();
+    restore(&dir, &media, &data_dir);
+    is_sound(&data_dir.join("reelhook.db")).await;
+    let running = halted.start().await;
+    for id in ["a", "b", "c"] {
+        let task = running.task(id).await;
+        let file = running.get(task["files"][0]["url"].as_str().unwrap()).await;
+        assert!(file.body == mp4(1, 2_000));
+    }
+    let last = before - 1;
+    running.task(&format!("load-{last}")).await;
+    running.callback(&failure("afterwards")).send().await.taken();
+}
+
+/// The way back as `docs/operations.md` has it.
+fn restore(backup: &Path, media: &Path, data_dir: &Path) {
+    fs::create_dir_all(data_dir).unwrap();
+    fs::copy(backup.join("reelhook.db"), data_dir.join("reelhook.db")).unwrap();
+    for line in fs::read_to_string(backup.join("media.jsonl")).unwrap().lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let key = line["storage_key"].as_str().unwrap();
+        let to = data_dir.join("media").join(key);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(media.join(key), &to).unwrap();
+        let content = fs::read(&to).unwrap();
+        assert_eq!(line["bytes"], content.len());
+        assert_eq!(line["sha256"], hex::encode(Sha256::digest(&content)));
+    }
+}
+
+#[tokio::test]
+async fn a_backup_that_is_not_good_leaves_nothing_behind() {
+    let cdn = Cdn::start().await;
+    let running = with_files(&cdn, &["a"]).await;
+    let (program, data_dir) = (Program::new(), running.data_dir());
+    let file = data_dir.join("media/kie/a/result-0.mp4");
+    let content = fs::read(&file).unwrap();
+    fs::write(&file, b"short").unwrap();
+    let empty = program.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    for dir in ["fresh", "empty"] {
+        let (code, out, err) = back_up(&program, &data_dir, &[dir]);
+        assert_eq!((code, out.as_str()), (Some(1), ""));
+        assert!(
+            err.contains("kie/a/result-0.mp4 has 5 bytes instead of 2000"),
+            "{err}"
+        );
+    }
+    assert!(!program.path().join("fresh").exists());
+    assert_eq!(fs::read_dir(&empty).unwrap().count(), 0);
+    let (code, out, _) = back_up(&program, &data_dir, &["fresh", "--no-media-check"]);
+    assert_eq!(code, Some(0));
+    assert!(
+        out.contains("1 stored file") && out.contains("not looked for"),
+        "{out}"
+    );
+
+    let (code, _, err) = back_up(&program, &data_dir, &["fresh"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("is not empty"), "{err}");
+    assert!(program.path().join("fresh/backup.json").exists(), "it was good");
+    let (code, _, err) = back_up(&program, program.path(), &["other"]);
+    assert!(code == Some(1) && err.contains("there is no database"), "{err}");
+    assert!(!program.path().join("other").exists());
+    fs::write(&file, content).unwrap();
+}
+
+#[tokio::test]
+async fn a_database_that_is_damaged_makes_no_backup() {
+    let cdn = Cdn::start().await;
+    let running = with_files(&cdn, &["a"]).await;
+    let (program, data_dir) = (Program::new(), running.data_dir());
+    // What is behind stays stopped, and is not looked through when it is dropped.
+    let _halted = running.halt().await;
+    let (code, out, _) = back_up(&program, &data_dir, &["stopped"]);
+    assert_eq!(code, Some(0), "{out}");
+    let database = data_dir.join("reelhook.db");
+    let mut content = fs::read(&database).unwrap();
+    for page in content.chunks_mut(8192).skip(2) {
+        page[..64].fill(0xa5);
+    }
+    fs::write(&database, content).unwrap();
+    let (code, _, err) = back_up(&program, &data_dir, &["damaged"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("malformed"), "{err}");
+    assert!(!program.path().join("damaged").exists());
+}
