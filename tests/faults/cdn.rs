@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::routing::get;
 use futures_util::stream;
 use sha2::{Digest as _, Sha256};
@@ -21,6 +22,9 @@ use crate::random::Random;
 
 /// Files that were asked for.
 type Asked = Arc<Mutex<HashSet<(String, String)>>>;
+
+/// Files of this length are cut.
+const CUT_FROM: usize = 100_000;
 
 /// A running server; dropping it ends it.
 #[derive(Debug)]
@@ -71,28 +75,63 @@ fn random_of(task_id: &str, name: &str) -> Random {
     Random::new(u64::from_le_bytes(*digest.first_chunk().unwrap()))
 }
 
-/// Sends a file; every eighth one only when it is asked for again, every fourth one in pieces with pauses, as a slow
-/// server would.
-async fn serve(State(asked): State<Asked>, Path((task_id, name)): Path<(String, String)>) -> Response<Body> {
+/// Sends a file, or the rest of it; every eighth one only when it is asked for again, every fourth one in pieces with pauses, as
+/// a slow server would, and large ones cut in the middle when they are asked for first.
+async fn serve(
+    State(asked): State<Asked>,
+    Path((task_id, name)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response<Body> {
     let is_first = asked.lock().unwrap().insert((task_id.clone(), name.clone()));
     if is_first && random_of(&task_id, &name).below(8) == 0 {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         return response;
     }
-    let content = Bytes::from(content_of(&task_id, &name));
-    let length = content.len();
+    let whole = Bytes::from(content_of(&task_id, &name));
+    let (etag, length) = (format!("\"{task_id}/{name}\""), whole.len());
+    let start = headers
+        .get(header::RANGE)
+        .filter(|_| headers.get(header::IF_RANGE).is_some_and(|known| *known == etag))
+        .map_or(0, |range| start_of(range.to_str().unwrap()));
+    let rest = whole.slice(start..);
+    let announced = rest.len();
     let is_slow = random_of(&task_id, &name).next() >> 62 == 0;
-    let body = if is_slow {
-        trickle(content)
+    let body = if is_first && length >= CUT_FROM {
+        cut(rest)
+    } else if is_slow {
+        trickle(rest)
     } else {
-        Body::from(content)
+        Body::from(rest)
     };
     let mut response = Response::new(body);
+    if start > 0 {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        let range = format!("bytes {start}-{}/{length}", length - 1);
+        let range = HeaderValue::from_str(&range).unwrap();
+        response.headers_mut().insert(header::CONTENT_RANGE, range);
+    }
+    let etag = HeaderValue::from_str(&etag).unwrap();
+    response.headers_mut().insert(header::ETAG, etag);
     response
         .headers_mut()
-        .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        .insert(header::CONTENT_LENGTH, HeaderValue::from(announced));
     response
+}
+
+/// `bytes=1234-`
+fn start_of(range: &str) -> usize {
+    let start = range
+        .strip_prefix("bytes=")
+        .and_then(|range| range.strip_suffix('-'));
+    start.unwrap().parse().unwrap()
+}
+
+/// Half of it, and then the connection breaks.
+fn cut(content: Bytes) -> Body {
+    let half = content.slice(..content.len() / 2);
+    let pieces = [Ok(half), Err(io::Error::other("cut"))];
+    Body::from_stream(stream::iter(pieces))
 }
 
 fn trickle(content: Bytes) -> Body {
