@@ -9,6 +9,8 @@ use std::io::{Read, Seek};
 use super::window::Window;
 use super::{Facts, Flaw};
 
+mod fragments;
+
 /// Box lengths that stand for something else.
 const TO_THE_END: u32 = 0;
 const LONG_LENGTH_FOLLOWS: u32 = 1;
@@ -16,12 +18,17 @@ const LONG_LENGTH_FOLLOWS: u32 = 1;
 /// Bytes of one entry of a segment index.
 const REFERENCE_BYTES: u64 = 12;
 
+/// How many fragments are remembered from either end: a track may have none in the very first or last.
+const FEW: usize = 8;
+
 /// Looks through the file.
 pub(super) fn read<R: Read + Seek>(file: &mut Window<R>, facts: &mut Facts) -> Result<(), Flaw> {
     let layout = Layout::of(file)?;
     if let Some(movie) = layout.movie {
-        let movie = Movie::of(file, movie)?;
-        movie.tell(&layout.segments, facts);
+        let (moov, movie) = (movie, Movie::of(file, movie)?);
+        movie.tell(facts);
+        let (ticks, timescale) = duration(file, &layout, moov, &movie)?;
+        facts.play(ticks, timescale.into());
         Ok(())
     } else if let Some(picture) = layout.picture {
         let (width, height) = picture_size(file, picture)?;
@@ -30,6 +37,30 @@ pub(super) fn read<R: Read + Seek>(file: &mut Window<R>, facts: &mut Facts) -> R
     } else {
         Err(Flaw::Truncated("its index (moov) is missing".to_owned()))
     }
+}
+
+/// How long it plays, and in which units: by a count of all fragments, else by the fragments, else by the index alone.
+fn duration<R: Read + Seek>(
+    file: &mut Window<R>,
+    layout: &Layout,
+    moov: Atom,
+    movie: &Movie,
+) -> Result<(u64, u32), Flaw> {
+    let (own, segments) = (movie.duration.unwrap_or(0), &layout.segments);
+    if let Some(ticks) = movie.with_fragments.filter(|ticks| *ticks > 0) {
+        return Ok((ticks, movie.timescale));
+    }
+    if segments.ticks > 0 {
+        return Ok((segments.ticks, segments.timescale));
+    }
+    if let Some(track) = movie.main()
+        && let Some((begin, end)) = fragments::span(file, moov, &layout.fragments, track)?
+    {
+        // What the index itself has comes first, from zero on.
+        let begin = if own > 0 { 0 } else { begin };
+        return Ok((end.saturating_sub(begin), track.timescale));
+    }
+    Ok((own, movie.timescale))
 }
 
 /// A box, without its head.
@@ -171,7 +202,8 @@ struct Layout {
     /// The `meta` box.
     picture: Option<Atom>,
     has_samples: bool,
-    has_fragments: bool,
+    /// The first and the last few `moof` boxes.
+    fragments: Vec<Atom>,
     segments: Segments,
 }
 
@@ -216,7 +248,12 @@ impl Layout {
                 self.picture.get_or_insert(atom);
             }
             b"mdat" => self.has_samples = true,
-            b"moof" => self.has_fragments = true,
+            b"moof" => {
+                self.fragments.push(atom);
+                if self.fragments.len() > 2 * FEW {
+                    self.fragments.remove(FEW);
+                }
+            }
             b"sidx" => self.segments.add(file, atom)?,
             _ => {}
         }
@@ -239,7 +276,7 @@ impl Layout {
             rest => {
                 // A torn head; of fragments more may have followed.
                 let is_padding = rest.iter().all(|byte| *byte == 0);
-                if self.is_complete() && (is_padding || !self.has_fragments) {
+                if self.is_complete() && (is_padding || self.fragments.is_empty()) {
                     return Ok(false);
                 }
                 return Err(Flaw::Truncated("it ends in the head of a box".to_owned()));
@@ -353,27 +390,25 @@ impl Movie {
         };
     }
 
-    fn tell(&self, segments: &Segments, facts: &mut Facts) {
-        let known = |ticks: &u64| *ticks > 0;
-        if let Some(ticks) = self.with_fragments.filter(known) {
-            facts.play(ticks, self.timescale.into());
-        } else if segments.ticks > 0 {
-            facts.play(segments.ticks, segments.timescale.into());
-        } else if let Some(ticks) = self.duration.filter(known) {
-            facts.play(ticks, self.timescale.into());
-        }
+    fn tell(&self, facts: &mut Facts) {
         if let Some(video) = &self.video {
             let (width, height) = video.shown();
             facts.show(width, height);
         }
-        let main = self.video.as_ref().or(self.sound.as_ref());
-        facts.codec = main.and_then(|track| codec(track.encoding?));
+        facts.codec = self.main().and_then(|track| codec(track.encoding?));
+    }
+
+    fn main(&self) -> Option<&Track> {
+        self.video.as_ref().or(self.sound.as_ref())
     }
 }
 
 /// One of video, sound or something else.
 #[derive(Debug, Default)]
 struct Track {
+    id: u32,
+    /// Its units of time in a second.
+    timescale: u32,
     handler: [u8; 4],
     /// The kind of its first sample entry.
     encoding: Option<[u8; 4]>,
@@ -400,7 +435,8 @@ impl Track {
     }
 
     fn read_head<R: Read + Seek>(&mut self, file: &mut Window<R>, tkhd: Atom) -> Result<(), Flaw> {
-        let matrix = if tkhd.is_wide(file)? { 52 } else { 40 };
+        let (id, matrix) = if tkhd.is_wide(file)? { (20, 52) } else { (12, 40) };
+        self.id = tkhd.u32(file, id)?;
         let (a, b) = (tkhd.u32(file, matrix)?, tkhd.u32(file, matrix + 4)?);
         let (c, d) = (tkhd.u32(file, matrix + 12)?, tkhd.u32(file, matrix + 16)?);
         self.is_rotated = a == 0 && d == 0 && b != 0 && c != 0;
@@ -415,6 +451,10 @@ impl Track {
     fn read_media<R: Read + Seek>(&mut self, file: &mut Window<R>, mdia: Atom) -> Result<(), Flaw> {
         if let Some(handler) = mdia.child(file, *b"hdlr")? {
             self.handler = handler.field(file, 8)?;
+        }
+        if let Some(head) = mdia.child(file, *b"mdhd")? {
+            let timescale = if head.is_wide(file)? { 20 } else { 12 };
+            self.timescale = head.u32(file, timescale)?;
         }
         let mut description = Some(mdia);
         for kind in [*b"minf", *b"stbl", *b"stsd"] {

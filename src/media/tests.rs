@@ -45,6 +45,10 @@ fn fragments_with_index() -> Vec<u8> {
     kinds::fragments(&[], kinds::segment_index)
 }
 
+fn fragments_alone() -> Vec<u8> {
+    kinds::fragments(&[], |_| Vec::new())
+}
+
 /// Each kind that is looked through: its extension, and what it tells beside its size.
 #[test]
 fn a_whole_file_tells_how_long_and_how_large_it_plays() {
@@ -54,6 +58,7 @@ fn a_whole_file_tells_how_long_and_how_large_it_plays() {
         (kinds::index_last(), "mp4", two, sized, Some("h264")),
         (fragments_with_extent(), "mp4", two, sized, Some("h264")),
         (fragments_with_index(), "mp4", two, sized, Some("h264")),
+        (fragments_alone(), "mp4", two, sized, Some("h264")),
         (kinds::avif(), "avif", None, sized, None),
         (kinds::webm(), "webm", two, sized, Some("vp9")),
         (kinds::live_webm(), "webm", None, sized, Some("vp9")),
@@ -230,6 +235,14 @@ fn a_rotated_video_is_as_large_as_it_is_shown() {
 }
 
 #[test]
+fn the_last_fragment_need_not_have_the_video() {
+    let other = atom(*b"tfhd", &[b"\0\0\0\0\0\0\0\x07"]);
+    let sound = atom(*b"moof", &[&atom(*b"traf", &[&other])]);
+    let file = [fragments_alone(), sound].concat();
+    assert_eq!(facts(&file).duration_ms, Some(2_000));
+}
+
+#[test]
 fn a_wav_from_a_pipe_plays_as_long_as_it_is() {
     let mut file = kinds::wav();
     let data = file.windows(4).position(|four| four == b"data").unwrap();
@@ -331,6 +344,7 @@ fn any_file() -> impl Strategy<Value = Vec<u8>> {
         kinds::index_last(),
         fragments_with_extent(),
         fragments_with_index(),
+        fragments_alone(),
         kinds::avif(),
         kinds::webm(),
         kinds::live_webm(),

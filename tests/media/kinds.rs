@@ -47,7 +47,7 @@ pub(crate) fn index_last() -> Vec<u8> {
     [brand, samples, &index].concat()
 }
 
-/// An MP4 in two fragments, whose duration stands in what `index` adds: to `moov`, and before the fragments.
+/// An MP4 in two fragments of a second each, with something added to its `moov`, and before the fragments.
 pub(crate) fn fragments(in_moov: &[u8], before: impl Fn(u32) -> Vec<u8>) -> Vec<u8> {
     let file = index_first();
     let [brand, index, _] = boxes(&file)[..] else {
@@ -56,11 +56,33 @@ pub(crate) fn fragments(in_moov: &[u8], before: impl Fn(u32) -> Vec<u8>) -> Vec<
     let mut index = index[8..].to_vec();
     // The duration of the whole, in its head.
     index[24..28].fill(0);
-    let moof = atom(*b"moof", &[&atom(*b"mfhd", &[&[0; 8]])]);
-    let fragment = [moof, atom(*b"mdat", &[&[7; 100]])].concat();
-    let bytes = u32::try_from(fragment.len()).unwrap();
+    let [first, last] = [5_000, 6_000].map(|begin| [moof(begin), atom(*b"mdat", &[&[7; 100]])].concat());
+    let bytes = u32::try_from(first.len()).unwrap();
     let index = atom(*b"moov", &[&index, in_moov]);
-    [brand, &index, &before(bytes), &fragment, &fragment].concat()
+    [brand, &index, &before(bytes), &first, &last].concat()
+}
+
+/// The head of a fragment that begins at a time in milliseconds and plays a second: four samples of 200 ms, and two of
+/// their own lengths. A track of another kind comes first.
+fn moof(begin: u32) -> Vec<u8> {
+    let begin = begin.to_be_bytes();
+    let other = atom(*b"tfhd", &[b"\0\0\0\0\0\0\0\x07"]);
+    let head = atom(*b"tfhd", &[b"\0\x02\0\x2a\0\0\0\x01\0\0\0\x01\0\0\0\xc8\0\0\0\0"]);
+    let usual = atom(*b"trun", &[b"\0\0\0\x01\0\0\0\x04\0\0\0\x64"]);
+    let own = atom(
+        *b"trun",
+        &[
+            b"\0\0\x03\x04\0\0\0\x02\0\0\0\0",
+            b"\0\0\0\x96\0\0\0\x09",
+            b"\0\0\0\x32\0\0\0\x09",
+        ],
+    );
+    let time = atom(*b"tfdt", &[&[0; 4], &begin]);
+    let tracks = [
+        atom(*b"traf", &[&other, &time]),
+        atom(*b"traf", &[&head, &time, &usual, &own]),
+    ];
+    atom(*b"moof", &[&atom(*b"mfhd", &[&[0; 8]]), &tracks.concat()])
 }
 
 /// The box in `moov` that says how long all fragments play.
