@@ -6,6 +6,7 @@ use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::path::{Component, Path};
 use std::time::Duration;
 
+use reelhook::config::Layout;
 use reelhook::config::{Config, Inputs, Secret};
 use reelhook::media::{Facts, Flaw, examine};
 use reelhook::provider::encoding::{beginning, decoded};
@@ -127,10 +128,11 @@ pub fn config(data: &[u8]) {
 pub fn names(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let lines: Vec<&str> = text.splitn(6, '\n').collect();
+    let usual = Layout::default();
     let keys: Vec<(&[&str], String)> = lines
         .chunks_exact(3)
         .filter(|parts| parts.iter().all(|part| !part.is_empty()))
-        .map(|parts| (parts, object_key(parts[0], parts[1], parts[2])))
+        .map(|parts| (parts, object_key(&usual, (parts[0], parts[1], parts[2]))))
         .collect();
     for (parts, key) in &keys {
         let components: Vec<Component<'_>> = Path::new(key).components().collect();
@@ -146,7 +148,7 @@ pub fn names(data: &[u8]) {
         let extension = guess_extension(parts[2], Role::Result);
         let name = file_name(&Kind::four_k(), 7, Role::Result, 1, extension);
         assert!(
-            object_key("kie", "t", &name).ends_with(&name),
+            object_key(&usual, ("kie", "t", &name)).ends_with(&name),
             "our own names stay as they are: {name}"
         );
     }

@@ -117,6 +117,10 @@ impl Retention {
         let now = self.clock.now();
         let before = |age: Option<Duration>| age.map(|age| now.saturating_sub(millis(age)));
         let mut removed = Removed::default();
+        if let Err(error) = self.storage.abort_abandoned_uploads().await {
+            let sentence = error.sentence();
+            tracing::warn!(%error, "an upload that is not needed any more was not aborted yet: {sentence}");
+        }
         self.doomed().await?;
         // Whole tasks first: their deliveries go along.
         if let Some(before) = before(self.settings.tasks) {

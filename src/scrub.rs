@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::Mutex as AsyncMutex;
+use tokio_util::io::StreamReader;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, millis};
@@ -332,16 +333,21 @@ impl Scrubber {
         let opened = self
             .or_cut_off(running, self.0.storage.open_file(&file.storage_key))
             .await?;
-        let (content, length) = match opened {
+        let found = match opened {
             Ok(opened) => opened,
             Err(StorageError::Missing) => return Ok(Some(Verdict::Missing)),
             Err(error) => return Ok(Some(Verdict::Unreadable(error.sentence()))),
         };
         let expected = u64::try_from(file.bytes).unwrap_or(0);
+        let length = found.length();
         if length != expected {
             let how = format!("it has {length} bytes instead of {expected}");
             return Ok(Some(Verdict::Damaged(how)));
         }
+        let content = match self.or_cut_off(running, found.read(0..length)).await? {
+            Ok(content) => StreamReader::new(content),
+            Err(error) => return Ok(Some(Verdict::Unreadable(error.sentence()))),
+        };
         let digest = self.digest(running, pace, content).await?;
         running.now().of_file = 0;
         Ok(match digest {

@@ -147,7 +147,11 @@ impl Bench {
     /// Claims the next download and settles it as stored.
     async fn store_next(&self, name: &str) {
         let claimed = self.store.claim_download(LEASE, 4).await.unwrap().unwrap();
-        let settled = self.store.settle_download(claimed.lease, stored(name)).await;
+        let mut settlement = stored(name);
+        if let Settlement::Stored { storage_key, .. } = &mut settlement {
+            *storage_key = format!("kie/{}/{name}", claimed.task_id);
+        }
+        let settled = self.store.settle_download(claimed.lease, settlement).await;
         assert_eq!(settled.unwrap(), Settled::Done);
     }
 

@@ -38,10 +38,7 @@ pub(super) fn of(config: &Config, addr: SocketAddr, api_addr: SocketAddr) -> Str
     let data = config.data_dir.display();
     line(
         "data",
-        &format!(
-            "{data} (database, spool); files in {}",
-            config.media_dir().display()
-        ),
+        &format!("{data} (database, spool); files in {}", config.media()),
     );
     let access = if config.api.tokens.is_empty() {
         "no token needed on this machine"

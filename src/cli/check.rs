@@ -5,8 +5,9 @@ use std::path::Path;
 use super::listeners::pair;
 use super::{Exit, Session, human, serve};
 use crate::clock::{Clock, Millis, rfc3339};
-use crate::config::{Config, Place};
-use crate::storage::Storage;
+use crate::config::{Bucket, Config, Media, Place};
+use crate::shutdown::Tasks;
+use crate::storage::{InBucket, Storage};
 use crate::store::data_dir::{DataDir, DataDirError};
 use crate::store::{Probe, Store};
 use crate::{telemetry, tls};
@@ -53,7 +54,7 @@ async fn findings(config: &Config) -> Vec<Finding> {
         certificate(config, Clock::system().now()),
         Some(data_dir(config)),
         Some(database(config).await),
-        Some(media_dir(config)),
+        Some(files(config).await),
     ];
     findings.into_iter().flatten().collect()
 }
@@ -138,19 +139,32 @@ async fn database(config: &Config) -> Finding {
     }
 }
 
-fn media_dir(config: &Config) -> Finding {
-    let media = config.media_dir();
-    let result = match Storage::open(&media, &DataDir::spool_in(&config.data_dir)) {
-        Ok(_) => Ok(format!(
-            "{} can be written{}",
-            media.display(),
-            free_space(&media)
-        )),
-        Err(error) => Err(error.sentence()),
+async fn files(config: &Config) -> Finding {
+    let spool = DataDir::spool_in(&config.data_dir);
+    let result = match &config.media() {
+        Media::Directory(media) => match Storage::open(media, &spool) {
+            Ok(_) => Ok(format!("{} can be written{}", media.display(), free_space(media))),
+            Err(error) => Err(error.sentence()),
+        },
+        Media::Bucket(bucket) => try_bucket(config, bucket, &spool).await,
     };
     Finding {
         subject: "files",
         result,
+    }
+}
+
+async fn try_bucket(config: &Config, bucket: &Bucket, spool: &Path) -> Result<String, String> {
+    let place = InBucket {
+        bucket,
+        variables: &config.storage.variables,
+        notes: spool,
+        tasks: &Tasks::new(),
+    };
+    let storage = Storage::open_bucket(&place, spool).map_err(|error| error.to_string())?;
+    match storage.probe().await {
+        Ok(()) => Ok(format!("{bucket} takes files and removes them")),
+        Err(error) => Err(error.sentence()),
     }
 }
 

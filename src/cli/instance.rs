@@ -10,7 +10,7 @@ use url::Url;
 
 use super::listeners::{Certificate, Listeners};
 use crate::clock::Clock;
-use crate::config::{Config, Live, Source, SourceName};
+use crate::config::{Config, Live, Media, Source, SourceName};
 use crate::download::fetch::{Fetcher, Limits};
 use crate::download::{Downloader, Progress, Rules, Settings as DownloadSettings, SourceRules};
 use crate::egress::{EgressPolicy, GuardedClient};
@@ -21,7 +21,7 @@ use crate::retention::{Retention, Settings as RetentionSettings};
 use crate::retry::Backoff;
 use crate::scrub::{Scrubber, Settings as ScrubSettings};
 use crate::shutdown::Tasks;
-use crate::storage::{Reserve, Storage};
+use crate::storage::{InBucket, Reserve, Storage};
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
 
@@ -53,14 +53,16 @@ impl Instance {
     /// Errors name what to do; nothing is left running.
     pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Self> {
         let data = DataDir::open(&config.data_dir)?;
-        let storage = open_storage(config, &data)?;
         let (tasks, writer) = (Tasks::new(), Tasks::new());
+        let storage = storage_of(config, &tasks)?;
+        storage.take_over_uploads()?;
         let store = Store::open(&data.database(), clock.clone(), &writer).await?;
         tidy_up(&store, &storage).await?;
         let listeners = Listeners::bind(config)?;
         let (addr, api_addr) = (listeners.addr()?, listeners.api_addr()?);
         let certificate_again = Arc::new(Notify::new());
         let certificate = Certificate::of(config, &data, clock.clone(), certificate_again.clone())?;
+        let storage_to_try = storage.clone();
         let ground = Ground {
             store,
             storage,
@@ -81,6 +83,9 @@ impl Instance {
             settings: http_settings(config),
         });
         listeners.serve(config, &app, certificate, &tasks);
+        if let Media::Bucket(_) = config.media() {
+            tasks.spawn(try_bucket(storage_to_try));
+        }
         tasks.spawn(downloader.run());
         tasks.spawn(retention.run());
         tasks.spawn(scrubber.run());
@@ -190,16 +195,39 @@ impl Ground {
     }
 }
 
-fn open_storage(config: &Config, data: &DataDir) -> anyhow::Result<Storage> {
-    let media = config.media_dir();
-    let storage = Storage::open(&media, &data.spool()).with_context(|| {
-        format!(
-            "the media directory {} cannot be used; make it writable or set another storage.url",
-            media.display()
-        )
-    })?;
+/// The storage that a configuration names, with nothing asked of it yet.
+pub(super) fn storage_of(config: &Config, tasks: &Tasks) -> anyhow::Result<Storage> {
+    let spool = DataDir::spool_in(&config.data_dir);
+    let storage = match &config.media() {
+        Media::Directory(media) => Storage::open(media, &spool).with_context(|| {
+            format!(
+                "the media directory {} cannot be used; make it writable or set another storage.url",
+                media.display()
+            )
+        })?,
+        Media::Bucket(bucket) => {
+            let place = InBucket {
+                bucket,
+                variables: &config.storage.variables,
+                notes: &DataDir::uploads_in(&config.data_dir),
+                tasks,
+            };
+            Storage::open_bucket(&place, &spool)?
+        }
+    };
     let reserve = config.storage.reserve.map_or(Reserve::Usual, Reserve::Bytes);
-    Ok(storage.with_reserve(reserve))
+    Ok(storage
+        .with_layout(config.storage.layout.clone())
+        .with_reserve(reserve))
+}
+
+/// Says at once what is wrong with the bucket, if anything is. No reason not to start: callbacks are taken all the same, and
+/// the downloads wait.
+async fn try_bucket(storage: Storage) {
+    if let Err(error) = storage.probe().await {
+        let sentence = error.sentence();
+        tracing::error!(%error, "files cannot be stored for now: {sentence}");
+    }
 }
 
 /// The lock proves that nobody else works here: every lease is void, and the spool is what a predecessor left.
@@ -287,5 +315,6 @@ fn http_settings(config: &Config) -> http::Settings {
         body_timeout: config.ingest.body_timeout,
         max_connections_per_address: config.ingest.max_connections_per_address,
         sample: offers_sample(config),
+        serve: config.storage.serve,
     }
 }

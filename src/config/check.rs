@@ -7,7 +7,7 @@ use url::Url;
 
 use super::error::{Place, Problem};
 use super::secret::Secret;
-use super::{Acme, Config, Source, SourceName, is_local_name, is_loopback};
+use super::{Acme, Bucket, Config, Scheme, Serve, Source, SourceName, is_local_name, is_loopback};
 
 /// Characters that a token must at least have: 24 of a 64-letter alphabet are 144 bits.
 const MIN_TOKEN: usize = 24;
@@ -357,17 +357,23 @@ impl Checks<'_> {
     }
 
     fn storage(&mut self) {
-        let Some(url) = &self.config.storage.url else {
-            return;
-        };
-        if file_path(url).is_none() {
-            let message = match url.split_once("://") {
-                Some(("s3" | "gs" | "az", _)) => {
-                    "object storage comes in a later version; use \"\" for data_dir/media, or file:///path"
+        let storage = &self.config.storage;
+        let serve = storage.serve;
+        match storage.url.as_deref().filter(|url| file_path(url).is_none()) {
+            Some(url) if Scheme::of(url).is_some() => {
+                if let Err(error) = url.parse::<Bucket>() {
+                    self.refuse("storage.url", error.to_string());
                 }
-                _ => "must be \"\" for data_dir/media, or file:///path with three slashes",
-            };
-            self.refuse("storage.url", message);
+            }
+            Some(_) => self.refuse(
+                "storage.url",
+                "must be \"\" for data_dir/media, file:///path with three slashes, or a bucket: s3://, gs:// or az://",
+            ),
+            None if serve == Serve::Redirect => self.refuse(
+                "storage.serve",
+                "\"redirect\" leads into a bucket; set storage.url to one, or use \"proxy\"",
+            ),
+            None => {}
         }
     }
 

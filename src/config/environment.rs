@@ -5,12 +5,15 @@ use std::ffi::OsString;
 
 use toml::Value;
 
+use super::bucket::{Scheme, Variables};
 use super::error::Place;
 use super::keys::{self, Node, Shape};
 use super::load::Draft;
 
 /// What our variables start with.
 const PREFIX: &str = "REELHOOK_";
+/// What the variables of object stores start with.
+const OF_BUCKETS: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 
 /// Variables with our prefix that are not keys of the configuration. The last one arms a failpoint, which release builds
 /// do not have.
@@ -32,7 +35,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// The environment of this process, as far as it is ours.
+    /// The environment of this process, as far as it is ours or about buckets.
     #[expect(
         clippy::disallowed_methods,
         reason = "this is the one home of the environment"
@@ -45,16 +48,23 @@ impl Environment {
     /// An environment of the given variables.
     pub fn new<N: Into<OsString>, V: Into<OsString>>(variables: impl IntoIterator<Item = (N, V)>) -> Self {
         let variables = variables.into_iter().filter_map(|(name, value)| {
-            let name = name
-                .into()
-                .into_string()
-                .ok()
-                .filter(|name| name.starts_with(PREFIX))?;
+            let name = name.into().into_string().ok().filter(|name| {
+                name.starts_with(PREFIX) || OF_BUCKETS.iter().any(|of| name.starts_with(of))
+            })?;
             Some((name, value.into().into_string().ok()))
         });
         Self {
             variables: variables.collect(),
         }
+    }
+
+    /// How to get into a bucket of that kind.
+    pub(super) fn of_bucket(&self, scheme: Scheme) -> Variables {
+        let of_bucket = self
+            .variables
+            .iter()
+            .filter(|(name, _)| name.starts_with(scheme.variables()));
+        Variables::new(of_bucket.filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?))))
     }
 
     /// The value of one variable, if it is set and is text.
@@ -72,7 +82,9 @@ impl std::fmt::Debug for Environment {
 /// Takes all variables that set keys into the draft, and warns of those that set nothing.
 pub(super) fn settings(environment: &Environment, draft: &mut Draft) {
     for (variable, value) in &environment.variables {
-        let key = variable[PREFIX.len()..].to_ascii_lowercase();
+        let Some(key) = variable.strip_prefix(PREFIX).map(str::to_ascii_lowercase) else {
+            continue;
+        };
         let path: Vec<&str> = key.split("__").collect();
         if NOT_KEYS.contains(&variable.as_str()) {
             continue;

@@ -66,6 +66,8 @@ pub(super) const KEYS: &[(&str, Shape)] = &[
     ("egress.allow_cidrs", Shape::List),
     ("storage.url", Shape::Text),
     ("storage.reserve", Shape::Text),
+    ("storage.layout", Shape::Text),
+    ("storage.serve", Shape::Text),
     ("retention.deliveries", Shape::Text),
     ("retention.rejected", Shape::Text),
     ("retention.tasks", Shape::Text),

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 use url::Url;
 
+use super::bucket::Scheme;
 use super::error::{Error, Place, Problem};
 use super::sections::{LogFormat, Source};
 use super::{Config, Environment, Origin, SourceName, environment, file, secret_files};
@@ -72,6 +73,9 @@ impl Config {
         if config.sources.is_empty() {
             config.sources.insert(SourceName::kie(), Source::default());
             config.origin.configless = true;
+        }
+        if let Some(scheme) = config.storage.url.as_deref().and_then(Scheme::of) {
+            config.storage.variables = inputs.environment.of_bucket(scheme);
         }
         refuse_if_any(secret_files::read(&mut config))?;
         refuse_if_any(config.check())?;

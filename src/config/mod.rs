@@ -15,11 +15,13 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
+mod bucket;
 mod check;
 mod environment;
 mod error;
 mod file;
 mod keys;
+mod layout;
 mod live;
 mod load;
 mod name;
@@ -32,15 +34,17 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+pub use bucket::{BadBucket, Bucket, Scheme, Variables};
 pub use environment::Environment;
 pub use error::{Error, Place, Problem};
+pub use layout::{BadLayout, Layout, Placeholder};
 pub use live::Live;
 pub use load::{Inputs, Overrides};
 pub use name::{BadSourceName, SourceName};
 pub use secret::{REDACTED, Secret};
 pub use sections::{
-    Acme, Api, BadLogFormat, Downloads, Egress, Ingest, Log, LogFormat, Retention, Scrub, Source, Storage,
-    Tls,
+    Acme, Api, BadLogFormat, Downloads, Egress, Ingest, Log, LogFormat, Retention, Scrub, Serve, Source,
+    Storage, Tls,
 };
 
 /// The example file: every key at its default, commented out, with its explanation.
@@ -112,6 +116,24 @@ pub struct Origin {
     configless: bool,
 }
 
+/// Where finished files are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Media {
+    /// A directory.
+    Directory(PathBuf),
+    /// A bucket of an object store.
+    Bucket(Bucket),
+}
+
+impl std::fmt::Display for Media {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Directory(path) => path.display().fmt(f),
+            Self::Bucket(bucket) => bucket.fmt(f),
+        }
+    }
+}
+
 impl Default for Config {
     /// Every key at its default, and no source at all. [`Config::load`] adds `kie` if nobody configured one.
     fn default() -> Self {
@@ -167,10 +189,16 @@ impl Config {
         self.tls.acme.http_listen.unwrap_or(usual)
     }
 
-    /// The directory of finished files: that of `storage.url`, else `media` in `data_dir`.
-    pub fn media_dir(&self) -> PathBuf {
-        let configured = self.storage.url.as_deref().and_then(check::file_path);
-        configured.unwrap_or_else(|| self.data_dir.join("media"))
+    /// Where finished files are kept: where `storage.url` says, else in `media` in `data_dir`.
+    pub fn media(&self) -> Media {
+        let url = self.storage.url.as_deref();
+        match url.and_then(|url| url.parse().ok()) {
+            Some(bucket) => Media::Bucket(bucket),
+            None => Media::Directory(
+                url.and_then(check::file_path)
+                    .unwrap_or_else(|| self.data_dir.join("media")),
+            ),
+        }
     }
 
     /// All configured secrets. What we show of bodies that came from outside must contain none of them.
@@ -179,7 +207,12 @@ impl Config {
             let keys = source.hmac_keys.iter().chain(&source.tokens);
             keys.chain(source.api_key.as_ref())
         });
-        of_sources.chain(&self.api.tokens).cloned().collect()
+        let of_bucket = self.storage.variables.secrets();
+        of_sources
+            .chain(&self.api.tokens)
+            .chain(of_bucket)
+            .cloned()
+            .collect()
     }
 
     /// The configuration in effect as TOML that could be read again, except that secrets read [`REDACTED`]. Those from

@@ -11,6 +11,7 @@ use url::Url;
 
 use super::secret::Secret;
 use super::values;
+use super::{Layout, Variables};
 
 /// `[sources.NAME]`: one sender of callbacks, with what proves that they are its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -291,13 +292,36 @@ impl Default for Egress {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Storage {
-    /// `file:///…`, or none for `data_dir/media`.
+    /// `file:///…`, a bucket such as `s3://bucket/prefix`, or none for `data_dir/media`.
     #[serde(with = "values::blank")]
     pub url: Option<String>,
     /// Bytes of each disk that no download touches, so that callbacks can be recorded; `None` for a gibibyte or a twentieth
     /// of the disk, whichever is less.
     #[serde(with = "values::auto_size")]
     pub reserve: Option<u64>,
+    /// Under which keys.
+    #[serde(
+        deserialize_with = "values::layout",
+        serialize_with = "values::display::serialize"
+    )]
+    pub layout: Layout,
+    /// How files in a bucket are handed out.
+    #[serde(deserialize_with = "values::serve")]
+    pub serve: Serve,
+    /// How to get into the bucket, if `url` names one.
+    #[serde(skip)]
+    pub variables: Variables,
+}
+
+/// How files in a bucket are handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Serve {
+    /// Through this server.
+    #[default]
+    Proxy,
+    /// By a URL of the bucket that opens for a few minutes; to browsers still through this server.
+    Redirect,
 }
 
 /// `[retention]`: what goes by age.

@@ -23,6 +23,7 @@ use toml::Value;
 use url::Url;
 
 use super::secret::Secret;
+use super::{Layout, Serve};
 
 /// Reads text by `parse`; `wanted` completes "expected …".
 fn text_as<'de, D, T>(deserializer: D, wanted: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, D::Error>
@@ -382,6 +383,32 @@ pub(super) fn ports<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u16>, D::Erro
         .iter()
         .map(|item| port(item).ok_or_else(|| D::Error::custom(format!("expected {WANTED}, found {item}"))))
         .collect()
+}
+
+/// Reads a layout of keys.
+pub(super) fn layout<'de, D: Deserializer<'de>>(d: D) -> Result<Layout, D::Error> {
+    match Value::deserialize(d)? {
+        Value::String(text) => text.trim().parse().map_err(D::Error::custom),
+        other => Err(mismatch("a layout such as \"{source}/{task_id}/{name}\"", &other)),
+    }
+}
+
+/// Reads how files are handed out.
+pub(super) fn serve<'de, D: Deserializer<'de>>(d: D) -> Result<Serve, D::Error> {
+    text_as(d, "\"proxy\" or \"redirect\"", |text| match text.trim() {
+        "proxy" => Some(Serve::Proxy),
+        "redirect" => Some(Serve::Redirect),
+        _ => None,
+    })
+}
+
+/// Writes what reads as it was written.
+pub(super) mod display {
+    use super::{Display, Serializer};
+
+    pub(in super::super) fn serialize<S: Serializer>(value: &impl Display, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(value)
+    }
 }
 
 /// Reads the format of log lines.

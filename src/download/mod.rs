@@ -234,21 +234,19 @@ impl Downloader {
         let Fetched { file, content } = fetched;
         let name = name_of(claim, content.extension);
         let (bytes, sha256) = (file.bytes, file.sha256);
-        let staged = self.fetcher.storage.stage(file).await?;
+        let storage = &self.fetcher.storage;
+        let (source, task_id) = (claim.source.as_str(), claim.task_id.as_str());
+        let storage_key = storage.key_of(source, task_id, &name);
+        let staged = storage.stage(file, &storage_key, content.content_type).await?;
         failpoint::step(Step::FileStaged);
-        let files = self
-            .fetcher
-            .storage
-            .task_files(&claim.source, claim.task_id.as_str())
-            .await;
+        let files = storage.task_files(source, task_id).await;
         // Asked under the lock on the task's files: a deletion, or the publication of a later claim, comes either before
         // and is noticed, or after the rename.
-        let storage_key = files.key_of(&name);
         if !self.still_holds(claim.lease, &storage_key).await {
             return Ok(None);
         }
         failpoint::step(Step::LeaseRenewed);
-        files.publish(staged, &storage_key).await?;
+        files.publish(staged).await?;
         failpoint::step(Step::FilePublished);
         Ok(Some(Settlement::Stored {
             name,

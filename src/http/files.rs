@@ -1,17 +1,20 @@
 //! Stored files: whole or by Range, under headers that keep a browser from running what a stranger made.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_range_header::{EndPosition, StartPosition};
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
-use tokio_util::io::ReaderStream;
+use serde::Deserialize;
+use url::Url;
 
 use super::App;
 use super::problem::{Path, Problem};
-use super::tasks::{Select, find};
+use super::tasks::find;
+use crate::config::Serve;
 use crate::store::tasks::{FileRecord, TaskRecord};
 
 /// Our own small video, for the walk-through. `assets/README.md` tells how it was made.
@@ -40,15 +43,22 @@ const INLINE: [&str; 16] = [
 /// The same name may later carry another file: each use asks, and is told 304.
 const CACHING: &str = "private, no-cache";
 
-/// Bytes read from disk at a time.
-const CHUNK: usize = 256 * 1024;
+/// How long a URL opens that leads into a bucket.
+const OPENS_FOR: Duration = Duration::from_mins(5);
+
+/// What selects one of several sources that share an id, and whether the bytes are to come from here.
+#[derive(Debug, Deserialize)]
+pub(super) struct Select {
+    source: Option<String>,
+    proxy: Option<String>,
+}
 
 /// Serves a stored file by its name, or by its name without extension.
 pub(super) async fn serve(
     State(app): State<App>,
     Path((task_id, name)): Path<(String, String)>,
     query: Result<Query<Select>, QueryRejection>,
-    headers: HeaderMap,
+    (method, headers): (Method, HeaderMap),
 ) -> Result<Response, Problem> {
     let Query(query) = query?;
     let task = find(&app, &task_id, query.source.as_deref()).await?;
@@ -62,7 +72,14 @@ pub(super) async fn serve(
         let unchanged = [(header::ETAG, etag), (header::CACHE_CONTROL, CACHING.to_owned())];
         return Ok((StatusCode::NOT_MODIFIED, unchanged).into_response());
     }
-    let (mut stored, length) = app.storage.open_file(key).await?;
+    let stored = app.storage.open_file(key).await?;
+    if may_redirect(&app, &method, &headers) && query.proxy.is_none() {
+        // Not every kind of credentials can sign: where they cannot, the file comes from here.
+        if let Ok(Some(url)) = app.storage.signed_url(key, OPENS_FOR).await {
+            return Ok(redirect(&url, &etag));
+        }
+    }
+    let length = stored.length();
     let range = match requested(&headers, &etag, length) {
         Requested::Whole => None,
         Requested::Part(start, end) => Some((start, end)),
@@ -78,11 +95,11 @@ pub(super) async fn serve(
     };
     let (start, end) = range.unwrap_or((0, length.saturating_sub(1)));
     let count = if length == 0 { 0 } else { end - start + 1 };
-    stored
-        .seek(std::io::SeekFrom::Start(start))
-        .await
-        .map_err(|error| Problem::internal(&error))?;
-    let body = Body::from_stream(ReaderStream::with_capacity(stored.take(count), CHUNK));
+    let body = if method == Method::HEAD {
+        Body::empty()
+    } else {
+        Body::from_stream(stored.read(start..start + count).await?)
+    };
     let mut response = body.into_response();
     if range.is_some() {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
@@ -91,6 +108,22 @@ pub(super) async fn serve(
     }
     describe(response.headers_mut(), &task, file, (&etag, count));
     Ok(response)
+}
+
+/// Whether a URL of the bucket would do instead of the file. Not to a browser, which tells what it wants a file for: a page
+/// takes media from where it came from itself. Nor is a signature for GET good for HEAD.
+fn may_redirect(app: &App, method: &Method, headers: &HeaderMap) -> bool {
+    app.settings.serve == Serve::Redirect && method == Method::GET && !headers.contains_key("sec-fetch-dest")
+}
+
+fn redirect(url: &Url, etag: &str) -> Response {
+    let headers = [
+        (header::LOCATION, url.as_str()),
+        (header::ETAG, etag),
+        // The URL lets everybody in who has it.
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (StatusCode::TEMPORARY_REDIRECT, headers).into_response()
 }
 
 fn named<'t>(task: &'t TaskRecord, name: &str) -> Result<&'t FileRecord, Problem> {

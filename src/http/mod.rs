@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::clock::Clock;
-use crate::config::{Live, Secret};
+use crate::config::{Live, Secret, Serve};
 use crate::download::{Pause, Progress};
 use crate::ingest::{Ingest, Memory};
 use crate::scrub::Scrubber;
@@ -90,6 +90,8 @@ pub struct Settings {
     pub max_connections_per_address: usize,
     /// Whether `/sample.mp4` is offered.
     pub sample: bool,
+    /// How files in a bucket are handed out.
+    pub serve: Serve,
 }
 
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 //! spool does, and sync nothing unless asked.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,14 +31,6 @@ impl Drop for Unpublished {
         // What cannot be removed now is removed by the sweep at the next start.
         fs::remove_file(&self.0).ok();
     }
-}
-
-/// Writes a small file and removes it.
-pub(super) fn probe(directory: &Path) -> io::Result<()> {
-    let probe = Unpublished(directory.join("probe"));
-    let mut file = File::create(&probe.0)?;
-    file.write_all(&[0; 4096])?;
-    file.sync_all()
 }
 
 /// The directory of stored files. Cheap to clone.
@@ -156,6 +148,15 @@ impl Disk {
             _ => failed_to("open a stored file")(error),
         })
     }
+}
+
+/// Writes, syncs and removes a small file.
+pub(super) fn probe(directory: &Path) -> io::Result<()> {
+    // Another process may look at the same time.
+    let probe = directory.join(format!("probe-{}", std::process::id()));
+    let written = fs::write(&probe, [0; 4096]).and_then(|()| File::open(&probe)?.sync_all());
+    // Also of a write that the disk had no room for, the empty file is there.
+    written.and(fs::remove_file(&probe))
 }
 
 /// Copies in pieces, each on a blocking thread: dropping this ends the copy after the piece at hand.

@@ -2,18 +2,26 @@
 
 use sha2::{Digest, Sha256};
 
-/// The key of a file: `{source}/{task_id}/{name}`, each part percent-encoded so that different parts stay different and
-/// none is hidden, `.` or `..`. The parts must not be empty.
-pub fn object_key(source: &str, task_id: &str, name: &str) -> String {
-    format!("{}/{}", task_directory(source, task_id), encode_part(name))
+use crate::config::{Layout, Placeholder};
+
+/// The key of a file in a layout: source, task id and name, each percent-encoded so that different ones stay different and
+/// none is hidden, `.` or `..`. They must not be empty.
+pub fn object_key(layout: &Layout, (source, task_id, name): (&str, &str, &str)) -> String {
+    layout.fill(|placeholder| {
+        encode_part(match placeholder {
+            Placeholder::Source => source,
+            Placeholder::TaskId => task_id,
+            Placeholder::Name => name,
+        })
+    })
 }
 
-/// What the keys of all files of a task begin with: `{source}/{task_id}`, encoded alike.
+/// What the keys of all files of a task began with before there were layouts: `{source}/{task_id}`, encoded alike.
 pub(super) fn task_directory(source: &str, task_id: &str) -> String {
     format!("{}/{}", encode_part(source), encode_part(task_id))
 }
 
-/// Whether [`object_key`] can have made the key: then it stays inside and names nothing hidden.
+/// Whether a layout can have made the key: then it stays inside and names nothing hidden.
 pub(super) fn is_sound(key: &str) -> bool {
     let plain = |byte: u8| is_plain(byte) || byte == b'%';
     let sound = |part: &str| !part.is_empty() && !part.starts_with('.') && part.bytes().all(plain);

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use tokio::io::AsyncReadExt;
 
 use super::disk::{INCOMING, copy_across};
 use super::key::is_sound;
@@ -32,19 +31,19 @@ async fn written_as(storage: &Storage, (download, token): (i64, i64), content: &
 }
 
 async fn publish(storage: &Storage, finished: Finished, (task_id, name): (&str, &str)) -> String {
-    let staged = storage.stage(finished).await.unwrap();
+    let key = storage.key_of("kie", task_id, name);
+    let staged = storage.stage(finished, &key, "video/mp4").await.unwrap();
     let files = storage.task_files("kie", task_id).await;
-    let key = files.key_of(name);
-    files.publish(staged, &key).await.unwrap();
+    files.publish(staged).await.unwrap();
     key
 }
 
 async fn read(storage: &Storage, key: &str) -> Result<Vec<u8>, StorageError> {
-    let (mut file, length) = storage.open_file(key).await?;
-    let mut content = Vec::new();
-    file.read_to_end(&mut content).await.unwrap();
-    assert_eq!(content.len() as u64, length);
-    Ok(content)
+    let file = storage.open_file(key).await?;
+    let length = file.length();
+    let chunks: Vec<Bytes> = file.read(0..length).await?.try_collect().await.unwrap();
+    assert_eq!(chunks.concat().len() as u64, length);
+    Ok(chunks.concat())
 }
 
 fn files_below(directory: &Path) -> Vec<PathBuf> {
@@ -70,7 +69,7 @@ async fn a_file_appears_whole_or_not_at_all() {
     assert_eq!(finished.sha256[..], Sha256::digest(&content)[..]);
     assert!(finished.path().exists());
 
-    let key = object_key("kie", "t1", "result-0.mp4");
+    let key = storage.key_of("kie", "t1", "result-0.mp4");
     assert!(matches!(read(&storage, &key).await, Err(StorageError::Missing)));
     assert!(files_below(&directory.path().join("a")).is_empty());
     assert_eq!(publish(&storage, finished, ("t1", "result-0.mp4")).await, key);
@@ -92,7 +91,11 @@ async fn publishing_replaces_what_a_crash_left_behind() {
 async fn a_staged_file_is_gone_once_it_is_dropped() {
     let (directory, storage) = storage();
     let staged = storage
-        .stage(written(&storage, 3, b"never published").await)
+        .stage(
+            written(&storage, 3, b"never published").await,
+            "kie/t1/a.mp4",
+            "video/mp4",
+        )
         .await
         .unwrap();
     assert_eq!(files_below(&directory.path().join("a/media/.incoming")).len(), 1);
@@ -116,9 +119,12 @@ async fn a_copy_replaces_the_rename_across_file_systems() {
     let (directory, storage) = storage();
     let finished = written(&storage, 1, b"from elsewhere").await;
     let to = Unpublished(directory.path().join("a/media/.incoming/1-1.part"));
-    let staged = Staged(copy_across(finished.spooled, to).await.unwrap());
+    let staged = Staged {
+        key: "kie/t1/a.mp4".to_owned(),
+        content: StagedContent::Disk(copy_across(finished.spooled, to).await.unwrap()),
+    };
     let files = storage.task_files("kie", "t1").await;
-    files.publish(staged, "kie/t1/a.mp4").await.unwrap();
+    files.publish(staged).await.unwrap();
     assert_eq!(read(&storage, "kie/t1/a.mp4").await.unwrap(), b"from elsewhere");
     assert_eq!(files_below(directory.path()).len(), 1);
 }
@@ -146,10 +152,13 @@ async fn a_spool_on_another_file_system_makes_no_difference() {
 #[tokio::test]
 async fn a_publication_that_nobody_waits_for_excludes_others_until_it_is_done() {
     let (_directory, storage) = storage();
-    let staged = storage.stage(written(&storage, 1, b"x").await).await.unwrap();
+    let staged = storage
+        .stage(written(&storage, 1, b"x").await, "kie/t1/a.mp4", "video/mp4")
+        .await
+        .unwrap();
     let files = storage.task_files("kie", "t1").await;
     {
-        let publishing = std::pin::pin!(files.publish(staged, "kie/t1/a.mp4"));
+        let publishing = std::pin::pin!(files.publish(staged));
         // As far as it gets at once: onto the blocking thread.
         assert!(futures_util::poll!(publishing).is_pending());
     }
@@ -260,7 +269,7 @@ async fn a_key_that_leads_elsewhere_is_refused() {
 #[test]
 fn the_longest_ids_still_make_file_names() {
     let keys: HashSet<String> = ["*", "~", ":"]
-        .map(|part| object_key("kie", &part.repeat(128), "a.mp4"))
+        .map(|part| object_key(&Layout::default(), ("kie", &part.repeat(128), "a.mp4")))
         .into();
     assert_eq!(keys.len(), 3);
     for key in keys {
@@ -270,11 +279,20 @@ fn the_longest_ids_still_make_file_names() {
 
 #[test]
 fn a_key_is_readable_and_never_hidden() {
+    let usual = Layout::default();
     assert_eq!(
-        object_key("kie", "2fac****9f72", "result-0.mp4"),
+        object_key(&usual, ("kie", "2fac****9f72", "result-0.mp4")),
         "kie/2fac%2A%2A%2A%2A9f72/result-0.mp4"
     );
-    assert_eq!(object_key("kie", "...", "a%2Fb/c"), "kie/%2E../a%252Fb%2Fc");
+    assert_eq!(
+        object_key(&usual, ("kie", "...", "a%2Fb/c")),
+        "kie/%2E../a%252Fb%2Fc"
+    );
+    let other = "by-name/{name}.d/{task_id}/{source}".parse().unwrap();
+    assert_eq!(
+        object_key(&other, ("kie", "..", "a.mp4")),
+        "by-name/a.mp4.d/%2E./kie"
+    );
 }
 
 proptest! {
@@ -282,10 +300,12 @@ proptest! {
     fn keys_are_one_to_one_and_stay_in_the_storage(
         parts in prop::array::uniform3("[ -~é]{1,140}"),
         others in prop::array::uniform3("[ -~é]{1,3}"),
+        layout in prop::sample::select(vec!["{source}/{task_id}/{name}", "x/{name}.y/-{task_id}_/{source}"]),
     ) {
-        let key = |parts: &[String; 3]| object_key(&parts[0], &parts[1], &parts[2]);
+        let layout: Layout = layout.parse().unwrap();
+        let key = |parts: &[String; 3]| object_key(&layout, (&parts[0], &parts[1], &parts[2]));
         prop_assert!(is_sound(&key(&parts)));
-        prop_assert_eq!(Path::new(&key(&parts)).components().count(), 3);
+        prop_assert!(Path::new(&key(&parts)).is_relative());
         prop_assert_eq!(parts == others, key(&parts) == key(&others));
     }
 }

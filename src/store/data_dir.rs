@@ -68,11 +68,6 @@ impl DataDir {
         Self::database_in(&self.root)
     }
 
-    /// Where files are written before they are published.
-    pub fn spool(&self) -> PathBuf {
-        Self::spool_in(&self.root)
-    }
-
     /// Where accounts with certificate authorities and what they issued are kept.
     pub fn acme(&self) -> PathBuf {
         Self::acme_in(&self.root)
@@ -86,6 +81,11 @@ impl DataDir {
     /// The spool of the data directory `root`, opened or not.
     pub fn spool_in(root: &Path) -> PathBuf {
         root.join("spool")
+    }
+
+    /// Where notes of unfinished uploads to a bucket are kept, in the data directory `root`, opened or not.
+    pub fn uploads_in(root: &Path) -> PathBuf {
+        root.join("uploads")
     }
 
     /// The directory of certificates obtained for the data directory `root`, opened or not.

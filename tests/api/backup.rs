@@ -3,8 +3,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -40,43 +38,61 @@ async fn is_sound(database: &Path) {
     }
 }
 
+/// Sends callbacks of further tasks, `load-0` and so on, until enough is done; how many there are then.
+async fn load(server: &TestServer, mut taken: usize, is_enough: impl Fn(usize) -> bool) -> usize {
+    while !is_enough(taken) {
+        let body = failure(&format!("load-{taken}"));
+        server.callback(&body).send().await.taken();
+        taken += 1;
+    }
+    taken
+}
+
 #[tokio::test]
 async fn a_backup_made_under_load_brings_everything_back() {
     let cdn = Cdn::start().await;
-    let running = Arc::new(with_files(&cdn, &["a", "b", "c"]).await);
-    let (stop, taken) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let load = tokio::spawn({
-        let (running, stop, taken) = (running.clone(), stop.clone(), taken.clone());
-        async move {
-            while !stop.load(Ordering::SeqCst) {
-                let id = format!("load-{}", taken.load(Ordering::SeqCst));
-                running.callback(&failure(&id)).send().await.taken();
-                taken.fetch_add(1, Ordering::SeqCst);
-            }
+    let running = with_files(&cdn, &["a", "b", "c"]).await;
+    let (program, data_dir) = (Program::new(), running.data_dir());
+    let dir = program.path().join("backup");
+    let before = load(&running, 0, |taken| taken == 50).await;
+    let making = tokio::task::spawn_blocking({
+        let data_dir = data_dir.clone();
+        move || {
+            let made = back_up(&program, &data_dir, &["backup", "--json"]);
+            (program, made)
         }
     });
-    while taken.load(Ordering::SeqCst) < 50 {
-        tokio::task::yield_now().await;
-    }
-    let (program, data_dir, before) = (Program::new(), running.data_dir(), taken.load(Ordering::SeqCst));
-    let made = tokio::task::spawn_blocking(move || {
-        let made = back_up(&program, &data_dir, &["backup", "--json"]);
-        (program, made)
-    });
-    let (program, (code, out, err)) = made.await.unwrap();
-    let during = taken.load(Ordering::SeqCst);
-    stop.store(true, Ordering::SeqCst);
-    load.await.unwrap();
+    let during = load(&running, before, |_| making.is_finished()).await;
+    let (program, (code, out, err)) = making.await.unwrap();
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
     assert!(during > before, "callbacks were taken meanwhile");
+    is_sealed(&dir, &out);
 
-    let dir = program.path().join("backup");
+    let halted = running.halt().await;
+    let media = program.path().join("media");
+    fs::rename(data_dir.join("media"), &media).unwrap();
+    fs::remove_dir_all(&data_dir).unwrap();
+    restore(&dir, &media, &data_dir);
+    is_sound(&data_dir.join("reelhook.db")).await;
+    let running = halted.start().await;
+    for id in ["a", "b", "c"] {
+        let task = running.task(id).await;
+        let file = running.get(task["files"][0]["url"].as_str().unwrap()).await;
+        assert!(file.body == mp4(1, 2_000));
+    }
+    let newest = before - 1;
+    running.task(&format!("load-{newest}")).await;
+    running.callback(&failure("afterwards")).send().await.taken();
+}
+
+/// A good backup of three stored files, and nothing else.
+fn is_sealed(dir: &Path, printed: &str) {
     let seal: Value = serde_json::from_slice(&fs::read(dir.join("backup.json")).unwrap()).unwrap();
-    assert_eq!(seal, serde_json::from_str::<Value>(&out).unwrap());
+    assert_eq!(seal, serde_json::from_str::<Value>(printed).unwrap());
     assert_eq!(seal["contents"]["stored"], 3);
     assert_eq!(seal["media_check"]["done"], true);
-    assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
-    let mut there: Vec<_> = fs::read_dir(&dir)
+    assert_eq!(fs::metadata(dir).unwrap().permissions().mode() & 0o777, 0o700);
+    let mut there: Vec<_> = fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
@@ -90,24 +106,6 @@ async fn a_backup_made_under_load_brings_everything_back() {
             "{part}"
         );
     }
-
-    let running = Arc::into_inner(running).unwrap();
-    let data_dir = running.data_dir();
-    let halted = running.halt().await;
-    let media = program.path().join("media");
-    fs::rename(data_dir.join("media"), &media).unwrap();
-    fs::remove_dir_all(&data_dir).unwrap();
-    restore(&dir, &media, &data_dir);
-    is_sound(&data_dir.join("reelhook.db")).await;
-    let running = halted.start().await;
-    for id in ["a", "b", "c"] {
-        let task = running.task(id).await;
-        let file = running.get(task["files"][0]["url"].as_str().unwrap()).await;
-        assert!(file.body == mp4(1, 2_000));
-    }
-    let last = before - 1;
-    running.task(&format!("load-{last}")).await;
-    running.callback(&failure("afterwards")).send().await.taken();
 }
 
 /// The way back as `docs/operations.md` has it.

@@ -109,7 +109,7 @@ fn a_configuration_that_would_let_others_in_is_refused_with_the_key_to_set() {
             "[sources.kie]\ntimestamp_tolerance = \"0s\"\n".to_owned(),
             "timestamp_tolerance",
         ),
-        ("[storage]\nurl = \"s3://bucket\"\n".to_owned(), "storage.url"),
+        ("[storage]\nurl = \"s3://a b\"\n".to_owned(), "storage.url"),
         (
             "[downloads]\nconcurrency = 0\n".to_owned(),
             "downloads.concurrency",

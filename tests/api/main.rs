@@ -18,5 +18,6 @@ mod retention;
 mod scrub;
 #[path = "../soundness/mod.rs"]
 mod soundness;
+mod storage;
 mod support;
 mod tls;

@@ -98,7 +98,7 @@ async fn serve(
     let announced = rest.len();
     let is_slow = random_of(&task_id, &name).next() >> 62 == 0;
     let body = if is_first && length >= CUT_FROM {
-        cut(rest)
+        cut(&rest)
     } else if is_slow {
         trickle(rest)
     } else {
@@ -128,7 +128,7 @@ fn start_of(range: &str) -> usize {
 }
 
 /// Half of it, and then the connection breaks.
-fn cut(content: Bytes) -> Body {
+fn cut(content: &Bytes) -> Body {
     let half = content.slice(..content.len() / 2);
     let pieces = [Ok(half), Err(io::Error::other("cut"))];
     Body::from_stream(stream::iter(pieces))

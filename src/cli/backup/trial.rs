@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::super::instance::storage_of;
 use super::target::Target;
 use super::{DATABASE, MediaCheck, blocking};
 use crate::clock::Clock;
@@ -15,7 +16,6 @@ use crate::shutdown::Tasks;
 use crate::storage::{Storage, StorageError};
 use crate::store::Store;
 use crate::store::backup::{self, Contents, Source};
-use crate::store::data_dir::DataDir;
 use crate::store::scrub::StoredFile;
 
 /// How many of the newest tasks must be found by their ids.
@@ -83,7 +83,7 @@ pub(super) async fn look_for_files(
     config: &Config,
     bar: &ProgressBar,
 ) -> anyhow::Result<MediaCheck> {
-    let storage = Storage::open(&config.media_dir(), &DataDir::spool_in(&config.data_dir))?;
+    let storage = storage_of(config, &Tasks::new())?;
     let total = restored.store.counts().await?.files.remove("stored");
     bar.set_style(ProgressStyle::with_template(
         "{bar:24} {pos} of {len} {msg}, {elapsed}",
@@ -120,9 +120,10 @@ async fn next(store: &Store, last: &mut i64) -> anyhow::Result<Option<Vec<Stored
 async fn look_for(storage: &Storage, file: &StoredFile) -> anyhow::Result<Option<String>> {
     let key = &file.storage_key;
     match storage.open_file(key).await {
-        Ok((_, length)) if length == file.bytes.unsigned_abs() => Ok(None),
-        Ok((_, length)) => Ok(Some(format!(
-            "{key} has {length} bytes instead of {}",
+        Ok(found) if found.length() == file.bytes.unsigned_abs() => Ok(None),
+        Ok(found) => Ok(Some(format!(
+            "{key} has {} bytes instead of {}",
+            found.length(),
             file.bytes
         ))),
         Err(StorageError::Missing) => Ok(Some(format!("{key} is missing"))),

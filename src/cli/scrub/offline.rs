@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::super::Session;
 use super::super::answers::Scrub;
+use super::super::instance::storage_of;
 use super::{Args, PAUSE, draw};
 use crate::clock::Clock;
 use crate::config::{Config, Overrides};
@@ -29,8 +30,8 @@ pub(super) async fn scrub(args: &Args, session: &Session, bar: &ProgressBar) -> 
         ..Overrides::default()
     })?;
     let data = locked(&config)?;
-    let storage = Storage::open(&config.media_dir(), &data.spool())?;
     let (tasks, writer) = (Tasks::new(), Tasks::new());
+    let storage = storage_of(&config, &tasks)?;
     let store = Store::open(&data.database(), Clock::system(), &writer).await?;
     let ended = carry_out(args.repair, (&store, storage), &tasks, bar).await;
     tasks.drain(LAST_COMMITS).await;

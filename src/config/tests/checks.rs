@@ -196,13 +196,38 @@ fn urls_must_be_plain_web_urls() {
 }
 
 #[test]
-fn object_storage_is_refused_as_coming_later() {
-    for url in ["s3://bucket/prefix", "gs://bucket", "az://container"] {
+fn a_storage_that_is_no_directory_and_no_bucket_is_refused() {
+    for url in ["s3://", "gs://bucket/../x", "az://user:pw@container"] {
         let refused = refused(&format!("storage.url = \"{url}\"\n"));
-        assert!(refused.starts_with("config.toml:1: storage.url: object storage comes in a later version"));
+        assert!(
+            refused.starts_with("config.toml:1: storage.url: a bucket is written s3://BUCKET"),
+            "{refused}"
+        );
+        assert!(!refused.contains("pw"), "{refused}");
     }
-    assert!(refused("storage.url = \"/srv/media\"\n").contains("file:///path with three slashes"));
-    assert!(refused("storage.url = \"file://host/media\"\n").contains("three slashes"));
+    for url in ["/srv/media", "file://host/media", "ftp://host/media"] {
+        let refused = refused(&format!("storage.url = \"{url}\"\n"));
+        assert!(refused.contains("file:///path with three slashes"), "{refused}");
+    }
+}
+
+#[test]
+fn a_layout_that_would_mix_up_files_is_refused() {
+    let refused = refused("storage.layout = \"{source}/{name}\"\n");
+    assert!(
+        refused.starts_with(
+            "config.toml:1: storage.layout: lacks {task_id}; {source}, {task_id} and {name} must"
+        ),
+        "{refused}"
+    );
+}
+
+#[test]
+fn redirecting_to_a_disk_is_refused() {
+    assert!(
+        refused("storage.serve = \"redirect\"\n").contains("storage.serve: \"redirect\" leads into a bucket")
+    );
+    assert!(refused("storage.serve = \"sometimes\"\n").contains("expected \"proxy\" or \"redirect\""));
 }
 
 #[test]

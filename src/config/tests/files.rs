@@ -249,9 +249,22 @@ fn flags_win_over_environment_and_file() {
 #[test]
 fn media_lie_where_storage_says_else_in_the_data_directory() {
     let config = Setup::new().file("data_dir = \"/d\"").loaded();
-    assert_eq!(config.media_dir(), Path::new("/d/media"));
+    assert_eq!(config.media(), Media::Directory("/d/media".into()));
     let config = Setup::new()
         .file("storage.url = \"file:///srv/my%20media\"")
         .loaded();
-    assert_eq!(config.media_dir(), Path::new("/srv/my media"));
+    assert_eq!(config.media(), Media::Directory("/srv/my media".into()));
+    let setup = Setup::new().file("storage.url = \"s3://bucket/prefix\"");
+    let variables = [
+        ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7"),
+        ("AWS_SECRET_ACCESS_KEY", "hunter2-hunter2"),
+        ("AZURE_STORAGE_ACCOUNT_KEY", "of-something-else"),
+    ];
+    let config = setup.env(variables).loaded();
+    assert_eq!(config.media().to_string(), "s3://bucket/prefix");
+    let names: Vec<&str> = config.storage.variables.iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]);
+    assert_eq!(config.secrets(), [Secret::new("hunter2-hunter2")]);
+    assert!(!config.redacted_toml().contains("hunter2"));
+    assert!(!format!("{config:?}").contains("hunter2"));
 }

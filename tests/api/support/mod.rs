@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+mod bucket;
 mod cdn;
 mod certificates;
 mod pebble;
@@ -18,6 +19,7 @@ mod request;
 mod server;
 
 pub(crate) use crate::media::mp4;
+pub(crate) use bucket::{Asked, Bucket, Fault, SECRET_KEY};
 pub(crate) use cdn::{Cdn, Reply, Trap};
 pub(crate) use certificates::{Authority, connector, shake_hands, shown, web_client};
 pub(crate) use pebble::Pebble;
