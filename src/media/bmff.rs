@@ -1,8 +1,8 @@
 //! The ISO base media format (MP4, `QuickTime`, 3GP, HEIC, AVIF): boxes in boxes, each with its length and kind.
 //!
 //! A file is whole if its top-level boxes end where it does, and the index (`moov`, or `meta` for pictures) and the
-//! samples (`mdat`, or `moof` for fragments) are among them. In fragments nothing says how many there are, unless a segment index
-//! (`sidx`) does.
+//! samples (`mdat`) are among them. Nothing says how many fragments (`moof`) there are, unless a segment index (`sidx`)
+//! does.
 
 use std::io::{Read, Seek};
 
@@ -383,11 +383,11 @@ impl Movie {
 
     /// Only the first track of a kind counts: later ones are previews, or other languages.
     fn add(&mut self, track: Track) {
-        match &track.handler {
-            b"vide" => self.video.get_or_insert(track),
-            b"soun" => self.sound.get_or_insert(track),
-            _ => return,
-        };
+        if is_picture(track.handler) {
+            self.video.get_or_insert(track);
+        } else if track.handler == *b"soun" {
+            self.sound.get_or_insert(track);
+        }
     }
 
     fn tell(&self, facts: &mut Facts) {
@@ -471,7 +471,7 @@ impl Track {
             return Ok(());
         };
         self.encoding = Some(entry.kind);
-        if self.handler == *b"vide" {
+        if is_picture(self.handler) {
             self.coded = (entry.u16(file, 24)?.into(), entry.u16(file, 26)?.into());
         }
         Ok(())
@@ -489,6 +489,11 @@ impl Track {
             (width, height)
         }
     }
+}
+
+/// Video, or a sequence of still pictures.
+fn is_picture(handler: [u8; 4]) -> bool {
+    matches!(&handler, b"vide" | b"pict")
 }
 
 /// The usual name of an encoding.

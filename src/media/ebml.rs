@@ -1,7 +1,8 @@
 //! `WebM` and Matroska: elements in elements, each with its id and length as numbers of variable length.
 //!
 //! Live streams are written without lengths. Elements without one are entered instead of passed over, so that what lies in
-//! them is walked in one sequence with what follows; whether their end was cut off nobody can tell, unless it is in an element.
+//! them is walked in one sequence with what follows; whether their end was cut off nobody can tell, unless it is inside an
+//! element.
 
 use std::io::{Read, Seek};
 use std::time::Duration;

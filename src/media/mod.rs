@@ -2,8 +2,8 @@
 //!
 //! Only the skeleton is read: the lengths of boxes, chunks and elements up to the end of the file, and the few fields that
 //! say something worth telling. Completeness is judged strictly, content leniently: what is encrypted or unheard of
-//! passes if it is whole. However hostile the file, memory stays below a mebibyte, and time grows with the number of parts, which is
-//! bounded.
+//! passes if it is whole. However hostile the file, memory stays below a mebibyte, and time grows with the number of
+//! parts, which is bounded.
 
 use std::io::{self, Read, Seek};
 

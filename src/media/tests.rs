@@ -223,6 +223,17 @@ fn encrypted_video_passes_under_the_name_it_has() {
 }
 
 #[test]
+fn a_sequence_of_pictures_is_one_that_plays() {
+    let mut file = kinds::index_first();
+    file[8..12].copy_from_slice(b"avis");
+    let handler = file.windows(4).position(|four| four == b"vide").unwrap();
+    file[handler..handler + 4].copy_from_slice(b"pict");
+    let facts = facts(&file);
+    assert_eq!((facts.extension, facts.duration_ms), ("avif", Some(2_000)));
+    assert_eq!((facts.width, facts.height), (Some(320), Some(180)));
+}
+
+#[test]
 fn a_rotated_video_is_as_large_as_it_is_shown() {
     let mut file = kinds::index_first();
     let matrix = file.windows(4).position(|four| four == b"tkhd").unwrap() + 4 + 40;
