@@ -22,7 +22,7 @@ const LAST_CALL: Duration = Duration::from_mins(1);
 const AFTER_LOCAL_FAULT: Duration = Duration::from_secs(5);
 
 /// How long a file waits that finds no room where smaller ones do.
-const UNTIL_THERE_IS_ROOM: Duration = Duration::from_mins(5);
+const UNTIL_THERE_IS_ROOM: Duration = Duration::from_secs(30);
 
 /// Why a file could not be fetched and stored.
 #[derive(Debug, thiserror::Error)]
@@ -539,7 +539,7 @@ mod tests {
         for alone in [no_room(AMPLE, true), no_room(0, false)] {
             assert_eq!(alone.pause_cause(), None);
             let settled = settled(&alone, &claim(2), (NOW, 0));
-            assert!(matches!(settled, Settlement::Released { at, .. } if at == NOW + 300_000));
+            assert!(matches!(settled, Settlement::Released { at, .. } if at == NOW + 30_000));
         }
     }
 

@@ -179,7 +179,8 @@ impl Files<'_> {
                 return Err(format!("a rename of something else: {renamed:?}"));
             };
             let directory = PathBuf::from(to).parent().expect("it lies in one").to_owned();
-            if directory.ends_with(".incoming") {
+            // What is staged, and notes beside what is being fetched, are not visible.
+            if directory.ends_with(".incoming") || directory.ends_with("spool") {
                 continue;
             }
             let staged = calls
