@@ -84,7 +84,7 @@ impl Instance {
         });
         listeners.serve(config, &app, certificate, &tasks);
         if let Media::Bucket(_) = config.media() {
-            tasks.spawn(try_bucket(storage_to_try));
+            tasks.spawn(try_bucket(storage_to_try, tasks.clone()));
         }
         tasks.spawn(downloader.run());
         tasks.spawn(retention.run());
@@ -223,8 +223,12 @@ pub(super) fn storage_of(config: &Config, tasks: &Tasks) -> anyhow::Result<Stora
 
 /// Says at once what is wrong with the bucket, if anything is. No reason not to start: callbacks are taken all the same, and
 /// the downloads wait.
-async fn try_bucket(storage: Storage) {
-    if let Err(error) = storage.probe().await {
+async fn try_bucket(storage: Storage, tasks: Tasks) {
+    let tried = tokio::select! {
+        tried = storage.probe() => tried,
+        () = tasks.draining() => return,
+    };
+    if let Err(error) = tried {
         let sentence = error.sentence();
         tracing::error!(%error, "files cannot be stored for now: {sentence}");
     }

@@ -194,6 +194,15 @@ impl From<StorageError> for Problem {
                 "the file is recorded as stored and not on disk; ask again, and if it stays so, put it back";
             return Self::new(StatusCode::NOT_FOUND, "file_missing", detail);
         }
+        if let StorageError::Bucket { .. } = error {
+            let sentence = error.sentence();
+            tracing::warn!("a file was not served: {sentence}");
+            let unavailable = Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", sentence);
+            return Self {
+                retry_after: Some(10),
+                ..unavailable
+            };
+        }
         Self::internal(&error)
     }
 }

@@ -156,7 +156,10 @@ impl Bucket {
             },
         }
         failpoint::step(Step::FileRenamed);
-        let found = self.head(&location).await?.size;
+        let found = match self.head(&location).await {
+            Err(StorageError::Missing) => 0,
+            found => found?.size,
+        };
         if found == file.bytes {
             file.discard();
             return Ok(());
@@ -182,7 +185,7 @@ impl Bucket {
         let put = self.0.service.objects.put_opts(location, content.into(), options);
         put.await
             .map(drop)
-            .map_err(|error| self.failed("publish a file", &error))
+            .map_err(|error| self.refused("publish a file", &error))
     }
 
     /// Whether the object has the content of the file, by what was noted on it.
@@ -264,11 +267,11 @@ impl Bucket {
             let location = self.at(PROBED)?;
             let objects = &self.0.service.objects;
             let put = objects.put(&location, PutPayload::new()).await;
-            put.map_err(|error| self.failed("write a test file", &error))?;
+            put.map_err(|error| self.refused("write a test file", &error))?;
             match objects.delete(&location).await {
                 // Another look, of another process, may have come between.
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-                Err(error) => Err(self.failed("remove its test file", &error)),
+                Err(error) => Err(self.refused("remove its test file", &error)),
             }
         };
         let told = format!("no answer within {} s", PROBE.as_secs());
@@ -289,10 +292,16 @@ impl Bucket {
         Location::parse(format!("{}{key}", self.0.place.prefix)).map_err(|_| StorageError::BadKey)
     }
 
+    /// The failure of a request about something that is there: [`StorageError::Missing`] if it is not.
     pub(super) fn failed(&self, action: &'static str, error: &object_store::Error) -> StorageError {
         if matches!(error, object_store::Error::NotFound { .. }) && !connect::names_bucket(error) {
             return StorageError::Missing;
         }
+        self.refused(action, error)
+    }
+
+    /// The failure of a request that makes something: what is not found then is the bucket.
+    pub(super) fn refused(&self, action: &'static str, error: &object_store::Error) -> StorageError {
         self.fault(action, &connect::told(error))
     }
 

@@ -82,7 +82,7 @@ async fn send_parts(
             let place = usize::try_from(n).unwrap_or(usize::MAX);
             let uploads = &bucket.0.service.uploads;
             let put = uploads.put_part(location, upload, place, part.into()).await;
-            put.map_err(|error| bucket.failed("send a part of a file", &error))
+            put.map_err(|error| bucket.refused("send a part of a file", &error))
         }
     });
     sent.buffered(AT_ONCE).try_collect().await
@@ -124,7 +124,7 @@ impl Unfinished {
         };
         let uploads = &bucket.0.service.uploads;
         let begun = uploads.create_multipart_opts(location, options).await;
-        let upload = begun.map_err(|error| bucket.failed("begin to send a file", &error))?;
+        let upload = begun.map_err(|error| bucket.refused("begin to send a file", &error))?;
         let note = Note {
             key: key.to_owned(),
             upload,
