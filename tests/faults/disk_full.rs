@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::harness::{Api, Harness, temporary};
@@ -73,6 +74,61 @@ async fn full_disks_cost_no_acknowledged_callback_and_room_is_all_it_takes_to_go
         if started { "succeeded" } else { "was refused" },
         began.elapsed().as_secs_f64(),
     ));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_media_disk_filled_to_the_brim_pauses_downloads_and_costs_no_attempt() {
+    let dir = temporary();
+    let Some(disks) = Disks::make(&dir.path().join("data")) else {
+        return;
+    };
+    let mut harness = Harness::over(seed("REELHOOK_FULL_SEED"), dir, &disks.inside, &disks.outside()).await;
+    harness.launch = disks.launch();
+    let (server, addr) = harness.start().await;
+    disks.fill_media();
+    let taken = harness.ledger.acknowledged();
+    let mut api = Api::of(addr).await;
+    harness
+        .load_until("downloads are paused", addr, async |api, _| {
+            api.json("/v1/stats").await["paused_code"] == "disk_full"
+        })
+        .await;
+    harness.load_until_taken(addr).await;
+    assert!(harness.ledger.acknowledged() > taken);
+    assert_eq!(
+        harness.ledger.refused(),
+        0,
+        "a full media disk refuses no callback"
+    );
+
+    // The reason stands wherever a person looks.
+    let stats = api.json("/v1/stats").await;
+    let paused = stats["paused"].as_str().expect("a sentence");
+    assert!(paused.contains("the disk is full"), "{paused}");
+    assert!(server.log().contains("downloads are paused"), "{}", server.log());
+    let tasks = api.tasks().await;
+    let met = |file: &Value| file["error"]["code"] == "local";
+    let files = || tasks.values().flat_map(|task| task["files"].as_array().unwrap());
+    assert!(files().any(met));
+    for file in files().filter(|file| met(file)) {
+        assert_eq!(
+            (&file["state"], &file["attempts"]),
+            (&json!("queued"), &json!(0)),
+            "{file}"
+        );
+    }
+    let waiting = tasks
+        .values()
+        .find(|task| task["media"] == "queued")
+        .expect("some wait");
+    let card = Server::command(addr, &["tasks", "show", waiting["task_id"].as_str().unwrap()]);
+    assert!(card.contains("nothing is fetched: the disk is full"), "{card}");
+
+    disks.empty_media();
+    harness.settle(addr).await;
+    assert_eq!(api.json("/v1/stats").await["paused"], Value::Null);
+    server.kill();
+    harness.check().await;
 }
 
 impl Harness {
@@ -201,6 +257,10 @@ impl Disks {
     /// Frees what was filled, and gives the stored files as much as they want.
     fn make_room(&self) {
         fs::remove_file(self.ballast()).unwrap();
+        self.enlarge_media();
+    }
+
+    fn enlarge_media(&self) {
         let mut words = self.nsenter().into_iter();
         let mut mount = Command::new(words.next().expect("the program comes first"));
         mount
@@ -208,6 +268,22 @@ impl Disks {
             .args(["mount", "-o", "remount,size=1g"])
             .arg(self.inside.join("media"));
         assert!(mount.status().unwrap().success());
+    }
+
+    /// Fills the disk of the stored files to the last byte.
+    fn fill_media(&self) {
+        let mut ballast = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.outside().join("media/ballast"))
+            .unwrap();
+        while ballast.write(&[0; 4096]).is_ok() {}
+    }
+
+    /// Frees what was filled there, and gives it as much as it wants.
+    fn empty_media(&self) {
+        fs::remove_file(self.outside().join("media/ballast")).unwrap();
+        self.enlarge_media();
     }
 
     fn ballast(&self) -> PathBuf {

@@ -101,6 +101,22 @@ impl Server {
         self.kill_now();
     }
 
+    /// The last lines that it logged.
+    pub(crate) fn log(&self) -> String {
+        self.log.tail()
+    }
+
+    /// What the program prints when it is asked for something over the API.
+    pub(crate) fn command(addr: SocketAddr, args: &[&str]) -> String {
+        let output = Command::new(PROGRAM)
+            .args(args)
+            .args(["--server", &format!("http://{addr}")])
+            .env_clear()
+            .output()
+            .expect("the program starts");
+        String::from_utf8(output.stdout).expect("it prints text")
+    }
+
     pub(crate) fn process(&self) -> u32 {
         self.child.id()
     }
