@@ -27,9 +27,10 @@ impl Bench {
 #[tokio::test]
 async fn a_verdict_about_a_row_that_changed_meanwhile_changes_nothing() {
     let bench = Bench::new().await;
-    for id in ["t", "u"] {
+    // Keys are those of one task, and never named twice.
+    for (id, name) in [("t", "result-0.mp4"), ("u", "result-1.mp4")] {
         bench.receive(&success(id, &["https://cdn.example/a.mp4"])).await;
-        bench.store_next("result-0.mp4").await;
+        bench.store_next(name).await;
     }
     let begun = bench.store.begin_scrub(REPAIR).await.unwrap().unwrap();
     assert_eq!(
