@@ -190,8 +190,7 @@ impl From<StoreError> for Problem {
 impl From<StorageError> for Problem {
     fn from(error: StorageError) -> Self {
         if let StorageError::Missing = error {
-            let detail =
-                "the file is recorded as stored and not on disk; ask again, and if it stays so, put it back";
+            let detail = "the file is recorded as stored and not on disk; ask again, and if it stays so, `reelhook scrub --repair` has it fetched again";
             return Self::new(StatusCode::NOT_FOUND, "file_missing", detail);
         }
         if let StorageError::Bucket { .. } = error {

@@ -269,6 +269,38 @@ async fn the_command_follows_a_scrub_and_exits_with_one_if_there_is_damage() {
 }
 
 #[tokio::test]
+async fn the_person_who_stops_the_command_stops_the_scrub() {
+    let cdn = Cdn::start().await;
+    let running = with_files(TestServer::start().await, &cdn, &["a"]).await;
+    let (media, aside) = (running.data_dir().join("media"), running.data_dir().join("aside"));
+    fs::rename(&media, &aside).unwrap();
+    let program = Program::new();
+    let url = format!("http://{}", running.addr);
+    let mut command = program.start(&["scrub", "--repair", "--server", &url]);
+    until("it is under way", || async {
+        let scrubs = running.get("/v1/scrub").await.fine();
+        (!scrubs["running"].is_null()).then_some(())
+    })
+    .await;
+    command.signal("INT");
+    assert_eq!(command.wait(), Some(1));
+    assert!(
+        command.err.text().contains("stopped after 0 of 1 file"),
+        "{}",
+        command.err.text()
+    );
+    assert!(
+        command.out.text().contains("nothing wrong so far"),
+        "{}",
+        command.out.text()
+    );
+    let scrubs = running.get("/v1/scrub").await.fine();
+    assert_eq!(scrubs["running"], json!(null));
+    assert_eq!(scrubs["last"]["complete"], false);
+    fs::rename(&aside, &media).unwrap();
+}
+
+#[tokio::test]
 async fn without_a_server_the_command_takes_the_lock_and_works_itself() {
     let cdn = Cdn::start().await;
     let running = with_files(TestServer::start().await, &cdn, &["a", "bb"]).await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+use tokio::signal::unix::{self, SignalKind};
 
 use super::answers::{Finding, Scrub, Scrubs};
 use super::client::{Server, ServerArgs};
@@ -76,13 +77,15 @@ fn draw(bar: &ProgressBar, scrub: &Scrub) {
 /// Has the server scrub and follows it; stops it where the person has had enough.
 async fn of_server(args: &Args, session: &Session, bar: &ProgressBar) -> anyhow::Result<Value> {
     let server = Server::new(&args.server, session)?;
+    // From here on, so that no scrub is begun which the person cannot stop.
+    let mut interrupts = unix::signal(SignalKind::interrupt())?;
     let begun: Scrub = server
         .post_json(&["v1", "scrub"], &json!({"repair": args.repair}))
         .await?
         .read()?;
     tokio::select! {
         ended = follow(&server, &begun.id, bar) => return ended,
-        Ok(()) = tokio::signal::ctrl_c() => {}
+        _ = interrupts.recv() => {}
     }
     // If it has ended by now there is nothing to stop.
     server.delete(&["v1", "scrub"]).await.ok();
@@ -119,7 +122,8 @@ fn show(scrub: &Scrub, session: &mut Session) -> anyhow::Result<()> {
         human::size(scrub.bytes)
     );
     let found = match scrub.wrong() {
-        0 => "all whole".to_owned(),
+        0 if scrub.complete => "all whole".to_owned(),
+        0 => "nothing wrong so far".to_owned(),
         _ => format!(
             "{} damaged, {} missing, {} unreadable",
             scrub.damaged, scrub.missing, scrub.unreadable

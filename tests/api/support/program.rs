@@ -103,8 +103,13 @@ impl Program {
     }
 
     fn spawn(&self, arguments: &[&str]) -> Serving {
+        self.start(&[&["serve"], arguments].concat())
+    }
+
+    /// Runs a command that takes its time.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Serving {
         let mut child = self
-            .command(&[&["serve"], arguments].concat())
+            .command(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
