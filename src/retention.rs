@@ -32,6 +32,10 @@ pub struct Settings {
     pub rejected: Option<Duration>,
     /// Tasks of which nothing more is awaited, with their files.
     pub tasks: Option<Duration>,
+    /// Stored files, since they were stored.
+    pub media: Option<Duration>,
+    /// Bytes of all stored files together; past that the first stored go.
+    pub media_bytes: Option<u64>,
 }
 
 /// Removes by age.
@@ -64,6 +68,10 @@ pub struct Removed {
     pub rejected: u64,
     /// Tasks.
     pub tasks: u64,
+    /// Stored files, but for those of the tasks.
+    pub files: u64,
+    /// Bytes of those.
+    pub bytes: u64,
 }
 
 impl Retention {
@@ -84,19 +92,18 @@ impl Retention {
     pub async fn run(mut self) {
         loop {
             match self.round().await {
-                Ok(Removed {
-                    deliveries: 0,
-                    rejected: 0,
-                    tasks: 0,
-                }) => {}
+                Ok(removed) if removed == Removed::default() => {}
                 Ok(removed) => tracing::info!(
                     deliveries = removed.deliveries,
                     rejected = removed.rejected,
                     tasks = removed.tasks,
-                    "removed by age: {} deliveries, {} rejected ones, {} tasks",
+                    files = removed.files,
+                    size_bytes = removed.bytes,
+                    "removed by age: {} deliveries, {} rejected ones, {} tasks, {} files",
                     removed.deliveries,
                     removed.rejected,
-                    removed.tasks
+                    removed.tasks,
+                    removed.files
                 ),
                 // The next round goes on where this one stopped.
                 Err(error) => tracing::warn!(%error, "what is too old was not removed yet: {error}"),
@@ -131,6 +138,10 @@ impl Retention {
         }
         if let Some(before) = before(self.settings.rejected) {
             removed.rejected = self.deliveries(Which::Rejected, before).await?;
+        }
+        let media = self.settings.media;
+        if media.is_some() || self.settings.media_bytes.is_some() {
+            (removed.files, removed.bytes) = self.files(before(media)).await?;
         }
         Ok(removed)
     }
@@ -204,6 +215,43 @@ impl Retention {
                 return Ok(removed);
             }
         }
+    }
+
+    /// Removes stored files, the first stored first, as long as they are from before a moment, or do not all fit.
+    /// How many, and how many bytes.
+    async fn files(&self, before: Option<Millis>) -> Result<(u64, u64), StoreError> {
+        let (mut removed, mut bytes) = (0, 0);
+        loop {
+            let (oldest, mut over) = (self.store.oldest_files().await?, self.excess().await?);
+            let removed_before = removed;
+            for file in oldest {
+                let is_old = before.is_some_and(|before| file.stored_at < before);
+                if !is_old && over <= 0 {
+                    return Ok((removed, bytes));
+                }
+                let (began, task) = (Instant::now(), (file.source.as_str(), file.task_id.as_str()));
+                if remove_file((&self.store, &self.storage), task, file.row).await? == Deletion::Done {
+                    over = over.saturating_sub(file.bytes);
+                    removed += 1;
+                    bytes += file.bytes.unsigned_abs();
+                }
+                if !self.pause(began).await {
+                    return Ok((removed, bytes));
+                }
+            }
+            if removed == removed_before {
+                return Ok((removed, bytes));
+            }
+        }
+    }
+
+    /// By how many bytes there is more than there may be.
+    async fn excess(&self) -> Result<i64, StoreError> {
+        let Some(bound) = self.settings.media_bytes else {
+            return Ok(0);
+        };
+        let bound = i64::try_from(bound).unwrap_or(i64::MAX);
+        Ok(self.store.stored_bytes().await?.saturating_sub(bound))
     }
 
     /// Leaves the writer to others for a while; `false` if it is time to stop.

@@ -21,6 +21,8 @@ use tempfile::TempDir;
 
 #[path = "store/claims.rs"]
 mod claims;
+#[path = "store/media.rs"]
+mod media;
 #[path = "store/migrations.rs"]
 mod migrations;
 #[path = "store/retention.rs"]

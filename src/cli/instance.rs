@@ -177,6 +177,8 @@ impl Ground {
             deliveries: config.retention.deliveries,
             rejected: config.retention.rejected,
             tasks: config.retention.tasks,
+            media: config.retention.media,
+            media_bytes: config.retention.media_bytes,
         };
         Retention::new(self.store.clone(), self.storage.clone(), self.time(), settings)
     }

@@ -384,6 +384,7 @@ impl Checks<'_> {
             ("retention.deliveries", retention.deliveries, hour, "1h"),
             ("retention.rejected", retention.rejected, hour, "1h"),
             ("retention.tasks", retention.tasks, MIN_TASK_AGE, "3d"),
+            ("retention.media", retention.media, hour, "1h"),
         ] {
             if age.is_some_and(|age| age < least) {
                 self.refuse(key, format!("must be at least {shown}, or \"off\""));

@@ -71,6 +71,8 @@ pub(super) const KEYS: &[(&str, Shape)] = &[
     ("retention.deliveries", Shape::Text),
     ("retention.rejected", Shape::Text),
     ("retention.tasks", Shape::Text),
+    ("retention.media", Shape::Text),
+    ("retention.media_bytes", Shape::Text),
     ("scrub.every", Shape::Text),
     ("scrub.rate", Shape::Text),
     ("scrub.repair", Shape::Flag),

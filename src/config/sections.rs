@@ -337,6 +337,12 @@ pub struct Retention {
     /// How long after its last change a task is kept of which nothing more is awaited, with its deliveries and files.
     #[serde(with = "values::age")]
     pub tasks: Option<Duration>,
+    /// How long a file is kept since it was stored; its task stays.
+    #[serde(with = "values::age")]
+    pub media: Option<Duration>,
+    /// Bytes of all stored files together; past that those go which were stored first.
+    #[serde(with = "values::bound")]
+    pub media_bytes: Option<u64>,
 }
 
 impl Default for Retention {
@@ -345,6 +351,8 @@ impl Default for Retention {
             deliveries: Some(90 * DAY),
             rejected: Some(30 * DAY),
             tasks: None,
+            media: None,
+            media_bytes: None,
         }
     }
 }

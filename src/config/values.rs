@@ -165,25 +165,45 @@ pub(super) mod size {
 
 /// A size, or `"auto"` for none.
 pub(super) mod auto_size {
-    use super::{Deserializer, Serializer, Value, size};
-    use serde::Deserialize as _;
-    use serde::de::Error as _;
+    use super::{Deserializer, Serializer, show_size_or, size_or};
 
     pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
-        let value = Value::deserialize(d)?;
-        if value.as_str().map(str::trim) == Some("auto") {
-            return Ok(None);
-        }
-        size::deserialize(value)
-            .map(Some)
-            .map_err(|error| D::Error::custom(format!("{error}; or \"auto\"")))
+        size_or("auto", d)
     }
 
     pub(in super::super) fn serialize<S: Serializer>(value: &Option<u64>, s: S) -> Result<S::Ok, S::Error> {
-        match value {
-            None => s.serialize_str("auto"),
-            Some(bytes) => size::serialize(bytes, s),
-        }
+        show_size_or("auto", *value, s)
+    }
+}
+
+/// A size, or `"off"` for no bound.
+pub(super) mod bound {
+    use super::{Deserializer, Serializer, show_size_or, size_or};
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
+        size_or("off", d)
+    }
+
+    pub(in super::super) fn serialize<S: Serializer>(value: &Option<u64>, s: S) -> Result<S::Ok, S::Error> {
+        show_size_or("off", *value, s)
+    }
+}
+
+/// A size, or none where this word stands.
+fn size_or<'de, D: Deserializer<'de>>(word: &str, d: D) -> Result<Option<u64>, D::Error> {
+    let value = Value::deserialize(d)?;
+    if value.as_str().map(str::trim) == Some(word) {
+        return Ok(None);
+    }
+    size::deserialize(value)
+        .map(Some)
+        .map_err(|error| D::Error::custom(format!("{error}; or {word:?}")))
+}
+
+fn show_size_or<S: Serializer>(word: &str, value: Option<u64>, s: S) -> Result<S::Ok, S::Error> {
+    match value {
+        None => s.serialize_str(word),
+        Some(bytes) => size::serialize(&bytes, s),
     }
 }
 

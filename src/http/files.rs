@@ -141,6 +141,16 @@ fn named<'t>(task: &'t TaskRecord, name: &str) -> Result<&'t FileRecord, Problem
 }
 
 fn not_stored(file: &FileRecord) -> Problem {
+    if file.state == "deleted" {
+        return Problem::new(
+            StatusCode::GONE,
+            "file_deleted",
+            format!(
+                "{} was stored, and was deleted by age or for lack of room",
+                file.name
+            ),
+        );
+    }
     let why = file
         .error
         .as_ref()

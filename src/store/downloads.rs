@@ -268,13 +268,14 @@ pub(super) struct Present {
     pub(super) role: String,
     pub(super) n: u32,
     pub(super) url: String,
+    /// Or was, and went by age.
     pub(super) stored: bool,
 }
 
 /// The files of an outcome.
 pub(super) fn present(tx: &Tx<'_>, task: i64, (kind, index): (&Kind, u32)) -> rusqlite::Result<Vec<Present>> {
     let mut files = tx.db.prepare_cached(concat!(
-        "SELECT id, role, n, url, state = 'stored' FROM downloads WHERE ",
+        "SELECT id, role, n, url, state IN ('stored', 'deleted') FROM downloads WHERE ",
         of_task!("?1"),
         " AND kind = ?2 AND idx = ?3"
     ))?;

@@ -44,7 +44,45 @@ pub struct AgedTask {
     pub task_id: String,
 }
 
+/// A stored file that may go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgedFile {
+    /// The download's row.
+    pub row: i64,
+    /// The source's name.
+    pub source: String,
+    /// The provider's id of the task.
+    pub task_id: String,
+    /// Its length.
+    pub bytes: i64,
+    /// When it was stored.
+    pub stored_at: Millis,
+}
+
 impl Store {
+    /// Stored files, the first stored first; as many as are removed in one go.
+    pub async fn oldest_files(&self) -> Result<Vec<AgedFile>, StoreError> {
+        let rows = sqlx::query(FILES).bind(ROWS).fetch_all(&self.readers).await?;
+        let aged = rows.iter().map(|row| {
+            Ok(AgedFile {
+                row: row.try_get(0)?,
+                stored_at: row.try_get(1)?,
+                bytes: row.try_get(2)?,
+                source: row.try_get(3)?,
+                task_id: row.try_get(4)?,
+            })
+        });
+        aged.collect()
+    }
+
+    /// Bytes of all stored files.
+    pub async fn stored_bytes(&self) -> Result<i64, StoreError> {
+        let row = sqlx::query("SELECT COALESCE(sum(value), 0) FROM counters WHERE name = 'stored_bytes'")
+            .fetch_one(&self.readers)
+            .await?;
+        Ok(row.try_get(0)?)
+    }
+
     /// Deliveries after a row that came before a moment and may go: all but conflicts that are still open.
     pub async fn aged_deliveries(
         &self,
@@ -181,6 +219,11 @@ const TASKS: &str = concat!(
     may_go!(),
     ", source, task_id FROM tasks WHERE id > ?1 ORDER BY id LIMIT ?2"
 );
+
+const FILES: &str = "
+    SELECT d.id, d.updated_at, COALESCE(d.bytes, 0), t.source, t.task_id
+    FROM downloads d INDEXED BY downloads_stored CROSS JOIN tasks t ON t.id = d.task
+    WHERE d.state = 'stored' ORDER BY d.updated_at, d.id LIMIT ?1";
 
 /// What a delivery is that may go.
 struct Aged {

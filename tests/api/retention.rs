@@ -5,7 +5,7 @@ use std::time::Duration;
 use reelhook::clock::Clock;
 use serde_json::json;
 
-use crate::support::{Cdn, Setup, TestServer, failure, mp4, success, until};
+use crate::support::{Cdn, Program, Setup, TestServer, failure, mp4, success, until};
 
 const NOW: i64 = 1_795_284_446_000;
 const DAY: Duration = Duration::from_hours(24);
@@ -70,4 +70,67 @@ async fn tasks_go_with_their_files_once_nothing_more_is_awaited_of_them() {
     for id in ["disputed", "awaited", "young"] {
         running.task(id).await;
     }
+}
+
+#[tokio::test]
+async fn files_go_by_age_and_their_tasks_stay() {
+    let (cdn, clock) = (Cdn::start().await, Clock::manual(NOW));
+    let running = server(&clock, "media = \"7d\"").await;
+    for id in ["old", "young"] {
+        let body = success(id, &[cdn.file(&format!("/{id}.mp4"), &mp4(1, 1_000))]);
+        running.callback(&body).send().await.taken();
+        running.wait_settled(id).await;
+        clock.advance(DAY * 4);
+    }
+    let running = running.halt().await.start().await;
+    until("the old file is gone", || async {
+        (running.files_in("media") == ["kie/young/result-0.mp4"]).then_some(())
+    })
+    .await;
+    let task = running.task("old").await;
+    let file = &task["files"][0];
+    assert_eq!((&file["state"], &file["url"]), (&json!("deleted"), &json!(null)));
+    assert_eq!(
+        (&task["state"], &task["media"]),
+        (&json!("succeeded"), &json!("none"))
+    );
+    let gone = running.get("/v1/tasks/old/files/result-0.mp4").await;
+    assert_eq!(gone.problem(), (410, "file_deleted".to_owned()));
+    let stats = running.get("/v1/stats").await.fine();
+    assert_eq!(stats["files"], json!({"stored": 1, "deleted": 1}));
+    assert_eq!(stats["stored_bytes"], 1_000);
+    let queued = running.post("/v1/tasks/old/retry", &json!({})).await;
+    assert_eq!(queued.json()["queued"], 0, "it does not come back");
+    assert_eq!(cdn.hits("/old.mp4"), 1);
+}
+
+#[test]
+#[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
+fn a_file_whose_deletion_a_crash_cut_in_two_goes_at_the_next_start() {
+    let program = Program::new();
+    let serving = program.serve(&[]);
+    let to = format!("{}/callbacks/kie", serving.url());
+    let trigger = ["trigger", "veo.success", "--to", &to, "--task-id", "t1"];
+    assert_eq!(program.run(&trigger).code, Some(0));
+    let wait = ["tasks", "wait", "t1", "--server", &serving.url()];
+    assert_eq!(program.run(&wait).code, Some(0));
+    drop(serving);
+    let files = || {
+        let of_task = std::fs::read_dir(program.path().join("data/media/kie/t1"));
+        of_task.map_or(0, Iterator::count)
+    };
+    assert_eq!(files(), 2);
+    program.write("config.toml", b"[retention]\nmedia_bytes = \"30KB\"\n");
+    let armed = [("REELHOOK_ABORT_AT", "rows_deleted:1")];
+    let ended = program.run_with(&armed, &["serve", "--listen", "127.0.0.1:0"]);
+    assert!(ended.err.contains("aborting at rows_deleted"), "{}", ended.err);
+    assert_eq!(files(), 2, "the row says deleted, the file is there");
+    let mut serving = program.serve(&[]);
+    serving.err.wait_for("removed 1 files that were deleted earlier");
+    assert_eq!(files(), 1, "the other fits");
+    serving.signal("TERM");
+    assert_eq!(serving.wait(), Some(0));
+    let scrub = program.run(&["scrub", "--offline"]);
+    assert_eq!(scrub.code, Some(0), "{}", scrub.out);
+    assert!(scrub.out.contains("1 file, 24.8 KiB: all whole"), "{}", scrub.out);
 }

@@ -363,12 +363,14 @@ fn the_api_speaks_tls_where_others_could_listen_in() {
 #[test]
 fn retention_is_an_age_or_off_and_not_too_short() {
     let config = Setup::new()
-        .file("[retention]\ndeliveries = \"off\"\nrejected = \"1w 12h\"\ntasks = \"3d\"\n")
+        .file("[retention]\ndeliveries = \"off\"\nrejected = \"1w 12h\"\ntasks = \"3d\"\nmedia_bytes = \"500GiB\"\n")
         .loaded();
     let expected = Retention {
         deliveries: None,
         rejected: Some(Duration::from_hours(7 * 24 + 12)),
         tasks: Some(Duration::from_hours(72)),
+        media: None,
+        media_bytes: Some(500 << 30),
     };
     assert_eq!(config.retention, expected);
     let shown = config.redacted_toml();
@@ -376,6 +378,12 @@ fn retention_is_an_age_or_off_and_not_too_short() {
         shown.contains("deliveries = \"off\"") && shown.contains("tasks = \"3d\""),
         "{shown}"
     );
+    assert!(
+        shown.contains("media = \"off\"") && shown.contains("media_bytes = \"500GiB\""),
+        "{shown}"
+    );
+    let odd = refused("[retention]\nmedia_bytes = \"much\"\n");
+    assert!(odd.contains("or \"off\""), "{odd}");
 
     let least = refused("[retention]\ndeliveries = \"0s\"\nrejected = \"59m\"\ntasks = \"2d\"\n");
     assert_eq!(
