@@ -147,13 +147,14 @@ impl Bucket {
         let location = self.location(&key)?;
         match sent {
             None => self.put_whole(&file, &location, &content_type).await?,
-            Some((unfinished, parts)) => match parts.complete(self, &location).await {
-                Ok(()) => unfinished.finished(),
-                // An answer that was lost, and then the upload that is no more when it is asked for again.
-                Err(StorageError::Missing) if self.holds(&location, &file).await? => unfinished.finished(),
-                Err(StorageError::Missing) => return Err(self.fault("publish a file", "the upload is gone")),
-                Err(error) => return Err(error),
-            },
+            Some((unfinished, parts)) => {
+                let completed = parts.complete(self, &location).await;
+                // An answer may be lost: asked again, the store knows no such upload, and the object is there.
+                if completed.is_err() && !self.holds(&location, &file).await.unwrap_or(false) {
+                    return completed;
+                }
+                unfinished.finished();
+            }
         }
         failpoint::step(Step::FileRenamed);
         let found = match self.head(&location).await {

@@ -229,6 +229,72 @@ async fn a_directory_that_others_remove_is_made_again() {
 }
 
 #[tokio::test]
+async fn a_probe_leaves_nothing_and_fails_where_files_would() {
+    let (directory, storage) = storage();
+    storage.probe().await.unwrap();
+    assert!(files_below(directory.path()).is_empty());
+    fs::remove_dir(directory.path().join("spool")).unwrap();
+    let error = storage.probe().await.unwrap_err();
+    assert!(
+        error
+            .sentence()
+            .starts_with("the storage could not write a test file: "),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_bucket_is_taken_without_asking_it_unless_its_variables_cannot_be_right() {
+    let open = |url: &str, variables: &[(&str, &str)]| {
+        let place = InBucket {
+            bucket: &url.parse().unwrap(),
+            variables: &Variables::new(variables.iter().copied()),
+            notes: Path::new("/nowhere"),
+            tasks: &Tasks::new(),
+        };
+        Storage::open_bucket(&place, Path::new("/nowhere")).map_err(|error| error.to_string())
+    };
+    let id = ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7");
+    open("s3://media", &[id, ("AWS_SECRET_ACCESS_KEY", "hunter2-hunter2")]).unwrap();
+    open("gs://media", &[("GOOGLE_BEARER_TOKEN", "hunter2-hunter2")]).unwrap();
+    let account = ("AZURE_STORAGE_ACCOUNT_NAME", "media");
+    open(
+        "az://media",
+        &[account, ("AZURE_STORAGE_ACCOUNT_KEY", "aHVudGVyMg==")],
+    )
+    .unwrap();
+    for (url, variables, variable) in [
+        ("s3://media", &[id][..], "AWS_"),
+        (
+            "s3://media",
+            &[id, ("AWS_SECRET_ACCESS_KEY", "x"), ("AWS_ALLOW_HTTP", "perhaps")],
+            "AWS_",
+        ),
+        (
+            "gs://media",
+            &[("GOOGLE_SERVICE_ACCOUNT_KEY", "hunter2-hunter2")],
+            "GOOGLE_",
+        ),
+        (
+            "az://media",
+            &[("AZURE_STORAGE_ACCOUNT_KEY", "hunter2-hunter2")],
+            "AZURE_",
+        ),
+    ] {
+        let refused = open(url, variables).unwrap_err();
+        assert!(
+            refused.starts_with(&format!("{url} cannot be used: ")),
+            "{refused}"
+        );
+        assert!(
+            refused.ends_with(&format!("; set its {variable}… variables")),
+            "{refused}"
+        );
+        assert!(!refused.contains("hunter2"), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn a_key_that_leads_elsewhere_is_refused() {
     let (_directory, storage) = storage();
     for key in [

@@ -100,7 +100,7 @@ fn part_size(bytes: u64) -> u64 {
 }
 
 impl Parts {
-    /// Has the object put together. [`StorageError::Missing`] if there is no such upload (any more).
+    /// Has the object put together.
     pub(super) async fn complete(self, bucket: &Bucket, location: &Location) -> Result<(), StorageError> {
         let uploads = &bucket.0.service.uploads;
         let completed = uploads
@@ -108,7 +108,7 @@ impl Parts {
             .await;
         completed
             .map(drop)
-            .map_err(|error| bucket.failed("publish a file", &error))
+            .map_err(|error| bucket.refused("publish a file", &error))
     }
 }
 

@@ -153,6 +153,22 @@ async fn a_bucket_that_fails_in_the_middle_gets_the_file_in_the_end() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_lost_is_no_file_that_is_lost() {
+    let (bucket, cdn) = (Bucket::start().await, Cdn::start().await);
+    bucket.fail(Asked::Complete, [Fault::Lost]);
+    let server = setup(&bucket, "").start().await;
+    let content = mp4(1, 9 * MIB);
+    let task = stored(&server, &cdn, &content).await;
+    assert_eq!(task["files"][0]["attempts"], 1, "{task}");
+    assert_eq!(
+        (bucket.count(Asked::Begin), bucket.count(Asked::Complete)),
+        (1, 2)
+    );
+    assert!(bucket.content(KEY) == content);
+    assert_eq!(server.files_in("uploads"), [""; 0]);
+}
+
+#[tokio::test]
 async fn an_upload_that_is_refused_is_aborted_and_costs_no_attempt() {
     let (bucket, cdn) = (Bucket::start().await, Cdn::start().await);
     bucket.fail_always(Asked::Part, Some(Fault::Status(403)));

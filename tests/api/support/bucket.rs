@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use http::{Method, Request, Response};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -61,6 +62,8 @@ pub(crate) enum Fault {
     Status(u16),
     /// The connection is cut before it is carried out.
     Cut,
+    /// It is carried out, and then the connection is cut.
+    Lost,
 }
 
 #[derive(Default)]
@@ -196,9 +199,18 @@ async fn answer(
         }
         // An error of the service ends its connection.
         Some(Fault::Cut) => Err("cut".to_owned()),
-        None => {
+        lost_or_none => {
             let request = request.map(s3s::Body::from);
-            service.call(request).await.map_err(|error| format!("{error:?}"))
+            let answer = service
+                .call(request)
+                .await
+                .map_err(|error| format!("{error:?}"))?;
+            if lost_or_none.is_none() {
+                return Ok(answer);
+            }
+            // Putting an object together goes on while its answer is sent.
+            drop(BodyExt::collect(answer.into_body()).await);
+            Err("lost".to_owned())
         }
     }
 }
