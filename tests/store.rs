@@ -25,6 +25,8 @@ mod claims;
 mod media;
 #[path = "store/migrations.rs"]
 mod migrations;
+#[path = "store/outages.rs"]
+mod outages;
 #[path = "store/retention.rs"]
 mod retention;
 #[path = "store/scrub.rs"]

@@ -17,7 +17,7 @@ const TROUBLES: u32 = 5;
 const CLOSED_FOR: Duration = Duration::from_secs(2);
 const CLOSED_LONGEST: Duration = Duration::from_mins(2);
 /// For how long a host that worked tells something of our network.
-const LATELY: Duration = Duration::from_hours(1);
+pub(super) const LATELY: Duration = Duration::from_hours(1);
 /// How many hosts are asked whether our network is at fault.
 const WITNESSES: usize = 3;
 /// How many hosts are remembered: providers use one to five.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::clock::{Clock, Millis};
+use crate::clock::{Clock, Millis, millis};
 use crate::config::Live;
 use crate::egress::EgressError;
 use crate::failpoint::{self, Step};
@@ -208,12 +208,20 @@ impl Downloader {
         let is_over = match cause {
             Cause::Full(needed) => storage.admit(needed.min(AMPLE)).is_ok() && storage.probe().await.is_ok(),
             Cause::Storage | Cause::Machine => storage.probe().await.is_ok(),
-            Cause::Network(witnesses) if witnesses.is_empty() => true,
-            Cause::Network(witnesses) => self.reaches_any(&witnesses).await,
+            Cause::Network(witnesses) => {
+                self.is_one_word_too_old(&witnesses) || self.reaches_any(&witnesses).await
+            }
         };
         if is_over {
             self.pause.end(self.clock.now());
         }
+    }
+
+    /// One witness may itself have gone for good: its word holds for no longer than it worked lately.
+    fn is_one_word_too_old(&self, witnesses: &[String]) -> bool {
+        let since = self.pause.reason().map(|reason| reason.since);
+        let too_old = since.is_none_or(|since| self.clock.now() - since > millis(hosts::LATELY));
+        witnesses.is_empty() || (witnesses.len() == 1 && too_old)
     }
 
     async fn reaches_any(&self, witnesses: &[String]) -> bool {
