@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use reqwest::header::{
-    CONTENT_RANGE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE,
+    CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_RANGE, LAST_MODIFIED,
+    RANGE,
 };
 
 use crate::storage::{Note, Validator};
@@ -72,6 +73,14 @@ pub fn judge(status: StatusCode, headers: &HeaderMap, note: &Note, bytes: u64) -
         StatusCode::RANGE_NOT_SATISFIABLE => return Answer::Useless,
         _ => return Answer::Plain,
     }
+    // Parts in an envelope are not the bytes of the file, whichever range they are said to be.
+    let is_enveloped = text(headers, &CONTENT_TYPE).is_some_and(|kind| {
+        kind.get(..10)
+            .is_some_and(|kind| kind.eq_ignore_ascii_case("multipart/"))
+    });
+    if is_enveloped || headers.get_all(CONTENT_RANGE).iter().count() > 1 {
+        return Answer::Useless;
+    }
     let continues = |range: &ContentRange| {
         range.first == bytes && note.total.is_none_or(|total| total == range.total) && agrees(headers, note)
     };
@@ -88,12 +97,16 @@ pub fn judge(status: StatusCode, headers: &HeaderMap, note: &Note, bytes: u64) -
 fn agrees(headers: &HeaderMap, note: &Note) -> bool {
     let same = |name: &HeaderName, known: &str| {
         headers
-            .get(name)
-            .is_none_or(|told| told.as_bytes() == known.as_bytes())
+            .get_all(name)
+            .iter()
+            .all(|told| told.as_bytes() == known.as_bytes())
     };
     match &note.validator {
         Some(Validator::Etag(etag)) => same(&ETAG, etag),
-        Some(Validator::LastModified(modified)) => same(&LAST_MODIFIED, modified),
+        // Of this version the server gave no strong tag, or that would be the validator.
+        Some(Validator::LastModified(modified)) => {
+            same(&LAST_MODIFIED, modified) && !text(headers, &ETAG).is_some_and(is_strong)
+        }
         None => false,
     }
 }
@@ -175,19 +188,24 @@ mod tests {
         assert_eq!(of(&[], Some(9)), None);
     }
 
-    #[test]
-    fn only_the_very_rest_of_the_same_version_continues_a_file() {
-        let note = |validator, total| Note {
+    fn note(validator: Validator, total: Option<u64>) -> Note {
+        Note {
             source: String::new(),
             task_id: String::new(),
             url: String::new(),
             validator: Some(validator),
             total,
-        };
+        }
+    }
+
+    /// Of a file of which four bytes are there.
+    fn judged(note: &Note, status: u16, pairs: &[(&'static str, &str)]) -> Answer {
+        judge(StatusCode::from_u16(status).unwrap(), &headers(pairs), note, 4)
+    }
+
+    #[test]
+    fn only_the_very_rest_of_the_same_version_continues_a_file() {
         let etag = note(Validator::Etag("\"a\"".to_owned()), Some(10));
-        let judged = |note: &Note, status, pairs: &[_]| {
-            judge(StatusCode::from_u16(status).unwrap(), &headers(pairs), note, 4)
-        };
         let rest = Answer::Rest { total: 10, brings: 6 };
         let range = ("content-range", "bytes 4-9/10");
         assert_eq!(judged(&etag, 206, &[range]), rest);
@@ -216,17 +234,36 @@ mod tests {
         for changed in ["\"b\"", "W/\"a\""] {
             assert_eq!(judged(&etag, 206, &[range, ("etag", changed)]), Answer::Useless);
         }
+        for envelope in ["multipart/byteranges; boundary=x", "Multipart/Byteranges"] {
+            assert_eq!(
+                judged(&etag, 206, &[range, ("content-type", envelope)]),
+                Answer::Useless
+            );
+        }
+        assert_eq!(judged(&etag, 206, &[range, ("content-type", "video/mp4")]), rest);
         assert_eq!(judged(&etag, 416, &[]), Answer::Useless);
         for plain in [200, 403, 503] {
             assert_eq!(judged(&etag, plain, &[range]), Answer::Plain);
         }
+        let unknown = note(Validator::Etag("\"a\"".to_owned()), None);
+        assert_eq!(judged(&unknown, 206, &[range]), rest);
+    }
+
+    #[test]
+    fn a_rest_under_another_date_or_a_tag_of_its_own_is_of_another_version() {
+        let rest = Answer::Rest { total: 10, brings: 6 };
+        let range = ("content-range", "bytes 4-9/10");
         let modified = note(Validator::LastModified(THEN.to_owned()), Some(10));
+        assert_eq!(judged(&modified, 206, &[range]), rest);
         assert_eq!(
             judged(&modified, 206, &[range, ("last-modified", LATER)]),
             Answer::Useless
         );
-        let unknown = note(Validator::Etag("\"a\"".to_owned()), None);
-        assert_eq!(judged(&unknown, 206, &[range]), rest);
+        assert_eq!(
+            judged(&modified, 206, &[range, ("etag", "\"new\"")]),
+            Answer::Useless
+        );
+        assert_eq!(judged(&modified, 206, &[range, ("etag", "W/\"a\"")]), rest);
     }
 
     #[test]
