@@ -5,6 +5,7 @@ mod acme;
 mod backup;
 mod bounds;
 mod callbacks;
+mod chaos;
 mod cli;
 mod downloads;
 mod egress;
@@ -12,8 +13,11 @@ mod files;
 #[path = "../media/mod.rs"]
 mod media;
 mod queries;
+#[path = "../faults/random.rs"]
+mod random;
 mod refusals;
 mod replay;
+mod resume;
 mod retention;
 mod scrub;
 #[path = "../soundness/mod.rs"]
