@@ -74,7 +74,8 @@ impl Instance {
         let (retention, scrubber) = (ground.retention(config), ground.scrubber(config));
         let app = App::new(Parts {
             ingest: ground.ingest(config),
-            downloads: (downloader.progress(), downloader.pause()),
+            progress: downloader.progress(),
+            pause: downloader.pause(),
             scrubber: scrubber.clone(),
             store: ground.store,
             storage: ground.storage,

@@ -21,8 +21,9 @@ const LAST_CALL: Duration = Duration::from_mins(1);
 /// download's own after all, others get their turn.
 const AFTER_LOCAL_FAULT: Duration = Duration::from_secs(5);
 
-/// How long a file waits that finds no room where smaller ones do.
-const UNTIL_THERE_IS_ROOM: Duration = Duration::from_secs(30);
+/// How long a download waits after such a fault that others do not meet: a file for which there is no room, where smaller ones
+/// find some.
+const ALONE: Duration = Duration::from_secs(30);
 
 /// Why a file could not be fetched and stored.
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +125,7 @@ pub(super) enum OfHost {
     Works,
     /// It can be reached, but cannot do its work, or wants to be left alone.
     Struggles,
-    /// It cannot be reached.
+    /// It cannot be reached, or says nothing.
     Gone,
 }
 
@@ -179,7 +180,13 @@ impl FetchError {
     /// What it tells of the host.
     pub(super) fn of_host(&self) -> OfHost {
         match self {
-            Self::Storage(_) | Self::Offline { .. } | Self::Stopped | Self::Panicked => OfHost::Nothing,
+            // A crawl is as much the way's fault as the host's, or of this file alone.
+            Self::Storage(_)
+            | Self::Offline { .. }
+            | Self::Stopped
+            | Self::Panicked
+            | Self::Stalled { .. }
+            | Self::TooSlow { .. } => OfHost::Nothing,
             Self::Egress(error) if error.is_local() || matches!(error, EgressError::Blocked { .. }) => {
                 OfHost::Nothing
             }
@@ -204,8 +211,6 @@ impl FetchError {
     pub(super) fn leaves_a_part(&self) -> bool {
         match self {
             Self::Length { announced, received } => received < announced,
-            // What grows without having told how far makes the disk full for all others.
-            Self::Storage(error) => !error.is_full(),
             Self::NotMedia(_) | Self::Truncated { .. } | Self::Panicked => false,
             _ => self.class() != Class::Final,
         }
@@ -240,6 +245,8 @@ pub(super) struct Terms<'a> {
     pub(super) settings: &'a Settings,
     /// Whether the provider's API can be asked for another URL.
     pub(super) can_refresh: bool,
+    /// Whether all downloads wait until the fault is over, if it is one of this machine.
+    pub(super) is_paused: bool,
     pub(super) now: Millis,
     /// Any random number.
     pub(super) jitter: u64,
@@ -253,8 +260,8 @@ pub(super) fn settlement(failure: &FetchError, claim: &ClaimedDownload, terms: T
         Class::Local => {
             let (wait, error) = match failure {
                 FetchError::Stopped => (Duration::ZERO, None),
-                _ if failure.pause_cause().is_none() => (UNTIL_THERE_IS_ROOM, Some(error)),
-                _ => (AFTER_LOCAL_FAULT, Some(error)),
+                _ if terms.is_paused => (AFTER_LOCAL_FAULT, Some(error)),
+                _ => (ALONE, Some(error)),
             };
             let at = terms.now.saturating_add(millis(wait));
             Settlement::Released { at, error }
@@ -297,8 +304,14 @@ fn given_up(claim: &ClaimedDownload, attempt: u32, terms: Terms<'_>) -> Option<S
         .then(|| format!("after {attempt} attempts in {days} days or more"))
 }
 
+/// For how long the server wants to be left alone, within reason, and so that this download has its last chance.
+pub(super) fn wait_of_host(failure: &FetchError, claim: &ClaimedDownload, now: Millis) -> Option<Duration> {
+    let at = in_time(now.saturating_add(millis(asked_wait(failure, now)?)), claim, now);
+    Some(Duration::from_millis(u64::try_from(at - now).unwrap_or(0)))
+}
+
 /// The wait that the server asked for, within reason: an hour at most.
-pub(super) fn asked_wait(failure: &FetchError, now: Millis) -> Option<Duration> {
+fn asked_wait(failure: &FetchError, now: Millis) -> Option<Duration> {
     let FetchError::Status {
         retry_after: Some(value),
         ..
@@ -379,6 +392,7 @@ mod tests {
         let terms = Terms {
             settings: &settings(),
             can_refresh: false,
+            is_paused: failure.pause_cause().is_some(),
             now,
             jitter,
         };
@@ -465,6 +479,7 @@ mod tests {
         let terms = |now| Terms {
             settings: &settings,
             can_refresh: false,
+            is_paused: false,
             now,
             jitter: u64::MAX,
         };
@@ -549,6 +564,7 @@ mod tests {
         let terms = Terms {
             settings: &settings,
             can_refresh: true,
+            is_paused: false,
             now: NOW,
             jitter: u64::MAX,
         };

@@ -1,6 +1,6 @@
 //! From a URL to a whole, checked file in the spool: one attempt, which goes on where an earlier one was cut.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::header::{CONTENT_ENCODING, HeaderMap, HeaderName, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
@@ -12,7 +12,7 @@ use super::resume::{self, Answer};
 use crate::egress::{EgressError, GuardedClient, Request};
 use crate::media::Facts;
 use crate::shutdown::Tasks;
-use crate::storage::{Finished, Note, Promise, SpoolFile, Storage};
+use crate::storage::{Finished, Note, Promise, SpoolFile, Storage, StorageError};
 use crate::store::downloads::ClaimedDownload;
 
 /// A connection that brought so much of a file is followed by another at once, within the same attempt: a transfer that is cut
@@ -22,6 +22,8 @@ const GETS_ON: u64 = 1 << 20;
 const BETWEEN_CONNECTIONS: Duration = Duration::from_secs(1);
 /// How often it is looked whether the reserve of the disk is still free, by bytes.
 const LOOK_EVERY: u64 = 8 << 20;
+/// A write that takes so long has nothing to do with the pace of the transfer.
+const SLOW_DISK: Duration = Duration::from_secs(1);
 
 /// With what files are fetched.
 #[derive(Debug, Clone)]
@@ -88,7 +90,7 @@ impl Fetcher {
             }
         };
         if let Err(error) = transferred {
-            if error.leaves_a_part() {
+            if leaves_a_part(&error, &spool) {
                 // What cannot be kept is fetched again; why not is told by the next write.
                 spool.keep().await.ok();
             }
@@ -229,7 +231,9 @@ impl Attempt<'_> {
     fn room(&self, bytes: u64) -> Result<Promise, FetchError> {
         let storage = &self.with.storage;
         match storage.admit(bytes) {
-            Err(error) if error.is_full() && storage.forget_all_spooled() > 0 => Ok(storage.admit(bytes)?),
+            Err(StorageError::NoRoom { fits: true, .. }) if storage.forget_all_spooled() > 0 => {
+                Ok(storage.admit(bytes)?)
+            }
             admitted => Ok(admitted?),
         }
     }
@@ -267,7 +271,12 @@ impl Attempt<'_> {
             if let Some(announced) = ends.filter(|announced| received > *announced) {
                 return Err(FetchError::Length { announced, received });
             }
+            let began = Instant::now();
             spool.write(&chunk).await?;
+            if began.elapsed() >= SLOW_DISK {
+                // That was not the server's fault.
+                pace = Pace::from(&self.shown, received, (limits.min_speed, limits.stall_timeout));
+            }
             promise.used(chunk.len() as u64);
             self.keeps_up(&mut pace, received)?;
             if received - looked_at >= LOOK_EVERY {
@@ -285,6 +294,13 @@ impl Attempt<'_> {
             over: limits.stall_timeout,
         })
     }
+}
+
+/// Whether what is there of a file is worth going on with. What grows without having told how far would make the disk full for
+/// all others.
+fn leaves_a_part(error: &FetchError, spool: &SpoolFile) -> bool {
+    let is_bounded = spool.note().is_some_and(|note| note.total.is_some());
+    error.leaves_a_part() && (is_bounded || !matches!(error, FetchError::Storage(error) if error.is_full()))
 }
 
 /// Whether the next connection can go on where this one ended.

@@ -14,8 +14,10 @@ use crate::clock::{Millis, millis};
 /// So many failures in a row open the circuit.
 const TROUBLES: u32 = 5;
 /// For how long at first; doubled with each further failure, up to the longest.
-const CLOSED_FOR: Duration = Duration::from_secs(2);
-const CLOSED_LONGEST: Duration = Duration::from_mins(2);
+const OPEN_FOR: Duration = Duration::from_secs(2);
+const OPEN_LONGEST: Duration = Duration::from_mins(2);
+/// No host is left alone for longer, whatever it asks for.
+const LONGEST: Duration = Duration::from_hours(1);
 /// For how long a host that worked tells something of our network.
 pub(super) const LATELY: Duration = Duration::from_hours(1);
 /// How many hosts are asked whether our network is at fault.
@@ -34,7 +36,14 @@ struct Host {
     /// Failures in a row.
     troubles: u32,
     /// Until when it is left alone.
-    closed_until: Millis,
+    open_until: Millis,
+}
+
+impl Host {
+    /// A moment further away than any wait says only that the clock was set back since.
+    fn is_left_alone(&self, now: Millis) -> bool {
+        (1..=millis(LONGEST)).contains(&self.open_until.saturating_sub(now))
+    }
 }
 
 impl Hosts {
@@ -54,10 +63,10 @@ impl Hosts {
         self.change(host, now, |host| {
             host.troubles = host.troubles.saturating_add(1);
             let more = host.troubles.checked_sub(TROUBLES)?;
-            let pause = CLOSED_FOR
+            let pause = OPEN_FOR
                 .saturating_mul(2_u32.saturating_pow(more))
-                .min(CLOSED_LONGEST);
-            host.closed_until = host.closed_until.max(now.saturating_add(millis(pause)));
+                .min(OPEN_LONGEST);
+            host.open_until = host.open_until.max(now.saturating_add(millis(pause)));
             Some(pause)
         })
     }
@@ -65,15 +74,22 @@ impl Hosts {
     /// It asked to be left alone for so long.
     pub(super) fn asked_to_wait(&self, host: &str, wait: Duration, now: Millis) {
         self.change(host, now, |host| {
-            host.closed_until = host.closed_until.max(now.saturating_add(millis(wait)));
+            host.open_until = host.open_until.max(now.saturating_add(millis(wait)));
         });
+    }
+
+    /// It was not their fault: every host may be asked again.
+    pub(super) fn forgive(&self) {
+        for host in self.lock().values_mut() {
+            (host.troubles, host.open_until) = (0, 0);
+        }
     }
 
     /// How many downloads may run at one time from hosts for which that is not the usual number: none from one that is left
     /// alone, and one from one that was.
     pub(super) fn caps(&self, now: Millis) -> HashMap<String, u32> {
         let cap = |host: &Host| match host {
-            host if host.closed_until > now => Some(0),
+            host if host.is_left_alone(now) => Some(0),
             host if host.troubles >= TROUBLES => Some(1),
             _ => None,
         };
@@ -83,11 +99,13 @@ impl Hosts {
             .collect()
     }
 
-    /// When the next host that is left alone may be asked again.
-    pub(super) fn next_opening(&self, now: Millis) -> Option<Millis> {
+    /// When the next host that is left alone may be asked again. One for which that moment came only just now is among
+    /// them: whoever asked for the caps before may not have seen it.
+    pub(super) fn next_turn(&self, now: Millis) -> Option<Millis> {
+        let just_now = now - 1000;
         let all = self.lock();
-        let closed = all.values().map(|host| host.closed_until);
-        closed.filter(|until| *until > now).min()
+        let left_alone = all.values().filter(|host| host.is_left_alone(just_now));
+        left_alone.map(|host| host.open_until).min()
     }
 
     /// Under which URLs the hosts answered that worked lately, the latest first; but not that of `but`.
@@ -110,7 +128,7 @@ impl Hosts {
     fn change<T>(&self, name: &str, now: Millis, change: impl FnOnce(&mut Host) -> T) -> T {
         let mut all = self.lock();
         if all.len() >= MOST && !all.contains_key(name) {
-            all.retain(|_, host| host.closed_until > now);
+            all.retain(|_, host| host.is_left_alone(now));
         }
         change(all.entry(name.to_owned()).or_default())
     }
@@ -133,16 +151,16 @@ mod tests {
             assert_eq!(hosts.troubled("a", NOW), None);
         }
         assert_eq!(hosts.caps(NOW), HashMap::new());
-        assert_eq!(hosts.troubled("a", NOW), Some(CLOSED_FOR));
+        assert_eq!(hosts.troubled("a", NOW), Some(OPEN_FOR));
         assert_eq!(hosts.caps(NOW), HashMap::from([("a".to_owned(), 0)]));
-        let later = hosts.next_opening(NOW).unwrap();
+        let later = hosts.next_turn(NOW).unwrap();
         assert_eq!(later, NOW + 2_000);
         assert_eq!(hosts.caps(later), HashMap::from([("a".to_owned(), 1)]));
-        assert_eq!(hosts.troubled("a", later), Some(2 * CLOSED_FOR));
+        assert_eq!(hosts.troubled("a", later), Some(2 * OPEN_FOR));
         for _ in 0..40 {
             hosts.troubled("a", later);
         }
-        assert_eq!(hosts.next_opening(later), Some(later + 120_000));
+        assert_eq!(hosts.next_turn(later), Some(later + 120_000));
         hosts.answered("a", "http://a/", later + 120_000);
         assert_eq!(hosts.caps(later + 120_000), HashMap::new());
     }

@@ -1,7 +1,7 @@
 //! One queued file, from claim to settlement.
 //!
 //! Claim → fetch into the spool ([`fetch`]) → stage → renew → publish → settle. What a failure leads to is decided in [`failure`], whether a
-//! body is media in [`content`], and when a cut transfer may go on in [`resume`]. The store is asked before and after, never held in between.
+//! body is media in [`content`], when a cut transfer may go on in [`resume`], and whose fault a failure is in `watch`. The store is asked before and after, never held in between.
 
 use std::collections::HashMap;
 use std::convert::identity;
@@ -10,13 +10,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::clock::{Clock, Millis, millis};
+use crate::clock::{Clock, Millis};
 use crate::config::Live;
-use crate::egress::EgressError;
 use crate::failpoint::{self, Step};
 use crate::provider::naming::{file_name, guess_extension};
 use crate::retry::Backoff;
-use crate::storage::{AMPLE, StorageError};
+use crate::storage::StorageError;
 use crate::store::downloads::{Caps, ClaimedDownload, Lease, Settled, Settlement};
 use crate::store::{Store, StoreError};
 use crate::worker;
@@ -30,14 +29,14 @@ mod progress;
 pub mod resume;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use pause::{Pause, Reason};
 pub use progress::{Progress, Transfer};
 
-use failure::{FetchError, OfHost, Terms};
+use failure::{FetchError, Terms};
 use fetch::{Fetched, Fetcher};
-use hosts::Hosts;
-use pause::Cause;
+use watch::Watch;
 
 /// Between two tries to settle while the store fails.
 const SETTLE_BACKOFF: Backoff = Backoff {
@@ -85,8 +84,7 @@ pub struct Downloader {
     clock: Clock,
     settings: Settings,
     rules: Live<Rules>,
-    hosts: Hosts,
-    pause: Pause,
+    watch: Watch,
 }
 
 impl Downloader {
@@ -94,13 +92,12 @@ impl Downloader {
     /// that start afterwards.
     pub fn new(store: Store, clock: Clock, fetcher: Fetcher, settings: Settings, rules: Live<Rules>) -> Self {
         Self {
+            watch: Watch::new(&fetcher, clock.clone()),
             store,
             fetcher,
             clock,
             settings,
             rules,
-            hosts: Hosts::default(),
-            pause: Pause::default(),
         }
     }
 
@@ -111,7 +108,7 @@ impl Downloader {
 
     /// Tells whether the queue is paused, also while this runs.
     pub fn pause(&self) -> Pause {
-        self.pause.clone()
+        self.watch.pause.clone()
     }
 
     /// Claims and carries out downloads as they fall due, until the soft stop; what runs then goes on until the hard
@@ -139,98 +136,14 @@ impl Downloader {
         }
     }
 
-    /// Fetches the file, and learns from that of its host.
     async fn fetch(&self, claim: &ClaimedDownload) -> Result<Fetched, FetchError> {
         let rules = self.rules_of(&claim.source);
         let fetched = self.fetcher.fetch(claim, &rules.allowed_hosts).await;
-        let (host, url, now) = (&claim.host, &claim.url, self.clock.now());
-        let Err(failure) = fetched else {
-            self.hosts.answered(host, url, now);
-            return fetched;
-        };
-        let failure = match (failure.of_host(), failure) {
-            (OfHost::Gone, FetchError::Egress(seen)) => self.judge(claim, seen).await,
-            (_, failure) => failure,
-        };
-        match failure.of_host() {
-            OfHost::Nothing => {}
-            OfHost::Works => self.hosts.answered(host, url, now),
-            OfHost::Struggles => {
-                self.hosts.reached(host, url, now);
-                self.leave_alone(host, &failure);
-            }
-            OfHost::Gone => self.leave_alone(host, &failure),
-        }
-        Err(failure)
-    }
-
-    /// Tells a host that cannot be reached from a network that leads nowhere: then hosts that worked lately cannot be reached
-    /// either. A name that worked lately and is unknown now is no less a witness than another host.
-    async fn judge(&self, claim: &ClaimedDownload, seen: EgressError) -> FetchError {
-        let itself = matches!(seen, EgressError::Resolve { .. });
-        let other_than = (!itself).then_some(claim.host.as_str());
-        let witnesses = self.hosts.witnesses(other_than, self.clock.now());
-        if !seen.is_offline() {
-            if !seen.is_unreachable() || witnesses.is_empty() {
-                return seen.into();
-            }
-            for witness in &witnesses {
-                if self.fetcher.client.reaches(witness).await {
-                    return seen.into();
-                }
-            }
-        }
-        FetchError::Offline { seen, witnesses }
-    }
-
-    /// Has other downloads leave a host alone that fails again and again, or that asked for it.
-    fn leave_alone(&self, host: &str, failure: &FetchError) {
-        let now = self.clock.now();
-        if let Some(wait) = failure::asked_wait(failure, now) {
-            self.hosts.asked_to_wait(host, wait, now);
-        }
-        if let Some(pause) = self.hosts.troubled(host, now) {
-            let seconds = pause.as_secs();
-            tracing::warn!(
-                host,
-                "{host} keeps failing and is left alone for {seconds} s: {failure}"
-            );
-        }
+        self.watch.learn(claim, fetched).await
     }
 
     fn rules_of(&self, source: &str) -> SourceRules {
         self.rules.now().get(source).cloned().unwrap_or_default()
-    }
-
-    /// Finds out whether what the queue is paused for is over, and if so, has it go on.
-    async fn probe(&self, cause: Cause) {
-        let storage = &self.fetcher.storage;
-        let is_over = match cause {
-            Cause::Full(needed) => storage.admit(needed.min(AMPLE)).is_ok() && storage.probe().await.is_ok(),
-            Cause::Storage | Cause::Machine => storage.probe().await.is_ok(),
-            Cause::Network(witnesses) => {
-                self.is_one_word_too_old(&witnesses) || self.reaches_any(&witnesses).await
-            }
-        };
-        if is_over {
-            self.pause.end(self.clock.now());
-        }
-    }
-
-    /// One witness may itself have gone for good: its word holds for no longer than it worked lately.
-    fn is_one_word_too_old(&self, witnesses: &[String]) -> bool {
-        let since = self.pause.reason().map(|reason| reason.since);
-        let too_old = since.is_none_or(|since| self.clock.now() - since > millis(hosts::LATELY));
-        witnesses.is_empty() || (witnesses.len() == 1 && too_old)
-    }
-
-    async fn reaches_any(&self, witnesses: &[String]) -> bool {
-        for witness in witnesses {
-            if self.fetcher.client.reaches(witness).await {
-                return true;
-            }
-        }
-        false
     }
 
     /// Makes the file visible if the lease still stands, else removes it: `None`.
@@ -317,10 +230,11 @@ impl Downloader {
         self.fetcher.storage.forget_spooled(claim.lease.download);
     }
 
-    fn settlement_of(&self, failure: &FetchError, claim: &ClaimedDownload) -> Settlement {
+    fn settlement_of(&self, failure: &FetchError, claim: &ClaimedDownload, is_paused: bool) -> Settlement {
         let terms = Terms {
             settings: &self.settings,
             can_refresh: self.rules_of(&claim.source).can_refresh,
+            is_paused,
             now: self.clock.now(),
             jitter: getrandom::u64().unwrap_or(u64::MAX),
         };
@@ -333,33 +247,26 @@ impl worker::Queue for Downloader {
     type Error = StoreError;
 
     async fn claim(&self) -> Result<Option<ClaimedDownload>, StoreError> {
-        let now = self.clock.now();
-        if let Some(probe_at) = self.pause.probe_at(&self.clock) {
-            let Some(cause) = (probe_at <= now).then(|| self.pause.due(now)).flatten() else {
-                return Ok(None);
-            };
-            tokio::select! {
-                () = self.probe(cause) => {}
-                () = self.fetcher.tasks.draining() => {}
-            }
-            if self.pause.reason().is_some() {
-                return Ok(None);
-            }
-        }
+        let exceptions = tokio::select! {
+            exceptions = self.watch.exceptions() => exceptions,
+            () = self.fetcher.tasks.draining() => None,
+        };
+        let Some(exceptions) = exceptions else {
+            return Ok(None);
+        };
         let caps = Caps {
             per_host: self.settings.per_host,
-            exceptions: self.hosts.caps(now),
+            exceptions,
         };
         self.store.claim_download(self.settings.lease, caps).await
     }
 
     async fn next_due(&self) -> Result<Option<Millis>, StoreError> {
-        if let Some(probe_at) = self.pause.probe_at(&self.clock) {
+        if let Some(probe_at) = self.watch.next_probe() {
             return Ok(Some(probe_at));
         }
         let due = self.store.next_download_due().await?;
-        let opening = self.hosts.next_opening(self.clock.now());
-        Ok(due.into_iter().chain(opening).min())
+        Ok(due.into_iter().chain(self.watch.next_turn()).min())
     }
 
     async fn bring_forward(&self, by: Duration) -> Result<(), StoreError> {
@@ -378,19 +285,21 @@ impl worker::Queue for Downloader {
         let settlement = match obtained.await.and_then(identity) {
             Some(Ok(stored)) => stored,
             Some(Err(failure)) => {
-                if let Some(cause) = failure.pause_cause() {
-                    self.pause.begin(cause, &failure.to_string(), self.clock.now());
-                }
-                self.settlement_of(&failure, &claim)
+                let is_paused = self.watch.pause_for(&failure, &claim);
+                self.settlement_of(&failure, &claim, is_paused)
             }
-            None => return log_lost(&claim, started.elapsed()),
+            None => {
+                // Whoever holds the row now has begun a file of his own; or it went with its task, and so does what is left.
+                self.forget_spooled(&claim);
+                return log_lost(&claim, started.elapsed());
+            }
         };
         self.settle(&claim, settlement, started.elapsed()).await;
     }
 
     async fn after_panic(&self, claim: ClaimedDownload) {
         // Costs an attempt like a fault of the server: a file that crashes us each time must come to an end.
-        let settlement = self.settlement_of(&FetchError::Panicked, &claim);
+        let settlement = self.settlement_of(&FetchError::Panicked, &claim, false);
         self.settle(&claim, settlement, Duration::ZERO).await;
     }
 }

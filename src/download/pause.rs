@@ -55,8 +55,16 @@ impl Cause {
 #[derive(Debug, Default)]
 struct State {
     paused: Option<Paused>,
-    /// When the last pause ended, and how long it was waited between its probes.
-    last: Option<(Millis, Duration)>,
+    last: Option<Last>,
+}
+
+/// The pause before this one.
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    ended: Millis,
+    /// Between its probes, in the end.
+    wait: Duration,
+    culprit: i64,
 }
 
 #[derive(Debug)]
@@ -65,6 +73,8 @@ struct Paused {
     cause: Cause,
     wait: Duration,
     probe_at: Millis,
+    /// The download that met the fault.
+    culprit: i64,
 }
 
 impl Pause {
@@ -74,16 +84,19 @@ impl Pause {
         state.paused.as_ref().map(|paused| paused.reason.clone())
     }
 
-    /// Pauses the queue, unless it is paused already.
-    pub(super) fn begin(&self, cause: Cause, detail: &str, now: Millis) {
+    /// Pauses the queue, unless it is paused already, for a fault that a download met at this moment; whether it is paused.
+    ///
+    /// The download that met the last fault, too, when others have none, has a fault of its own: that is no reason.
+    pub(super) fn begin(&self, cause: Cause, detail: &str, (now, culprit): (Millis, i64)) -> bool {
         let mut state = self.lock();
         if state.paused.is_some() {
-            return;
+            return true;
         }
-        let wait = match state.last {
-            Some((ended, wait)) if now - ended < millis(SAME_FAULT) => (wait * 2).min(PROBE_AT_LEAST),
-            _ => PROBE_AFTER,
-        };
+        let recent = state.last.filter(|last| now - last.ended < millis(SAME_FAULT));
+        if recent.is_some_and(|last| last.culprit == culprit && cause == Cause::Storage) {
+            return false;
+        }
+        let wait = recent.map_or(PROBE_AFTER, |last| (last.wait * 2).min(PROBE_AT_LEAST));
         let code = cause.code();
         tracing::warn!(
             reason = code,
@@ -98,7 +111,16 @@ impl Pause {
             cause,
             wait,
             probe_at: now.saturating_add(millis(wait)),
+            culprit,
         });
+        true
+    }
+
+    /// Whether the queue is paused because no host can be reached.
+    pub(super) fn is_for_the_network(&self) -> bool {
+        let state = self.lock();
+        let cause = state.paused.as_ref().map(|paused| &paused.cause);
+        matches!(cause, Some(Cause::Network(_)))
     }
 
     /// When it is to be probed next, if the queue is paused. Never later than the wait between two probes, should the clock be
@@ -126,7 +148,11 @@ impl Pause {
     pub(super) fn end(&self, now: Millis) {
         let mut state = self.lock();
         if let Some(paused) = state.paused.take() {
-            state.last = Some((now, paused.wait));
+            state.last = Some(Last {
+                ended: now,
+                wait: paused.wait,
+                culprit: paused.culprit,
+            });
             let seconds = (now - paused.reason.since) / 1000;
             tracing::info!(
                 reason = paused.reason.code,
@@ -148,8 +174,8 @@ mod tests {
     fn probes_become_rarer_and_a_fault_that_comes_back_is_not_new() {
         let (pause, clock) = (Pause::default(), Clock::manual(1_000_000));
         assert_eq!((pause.reason(), pause.probe_at(&clock)), (None, None));
-        pause.begin(Cause::Full(1), "full", clock.now());
-        pause.begin(Cause::Machine, "another", clock.now());
+        pause.begin(Cause::Full(1), "full", (clock.now(), 1));
+        pause.begin(Cause::Machine, "another", (clock.now(), 2));
         let reason = pause.reason().unwrap();
         assert_eq!((reason.code, &*reason.detail), ("disk_full", "full"));
         assert_eq!(pause.probe_at(&clock), Some(1_001_000));
@@ -161,7 +187,8 @@ mod tests {
         assert_eq!(pause.probe_at(&clock), Some(1_015_000));
         pause.end(clock.now());
         assert_eq!((pause.reason(), pause.due(clock.now())), (None, None));
-        pause.begin(Cause::Storage, "again", clock.now());
+        assert!(!pause.begin(Cause::Storage, "its own", (clock.now(), 1)));
+        assert!(pause.begin(Cause::Storage, "again", (clock.now(), 2)));
         assert_eq!(pause.probe_at(&clock), Some(1_015_000));
         clock.set(1_000);
         assert_eq!(pause.probe_at(&clock), Some(16_000), "set back");

@@ -93,7 +93,7 @@ pub fn judge(status: StatusCode, headers: &HeaderMap, note: &Note, bytes: u64) -
     }
 }
 
-/// Whether an answer says nothing else of the version than what is known. It need not say anything.
+/// Whether an answer says nothing else of the version than what is known, and the tag again if there is one.
 fn agrees(headers: &HeaderMap, note: &Note) -> bool {
     let same = |name: &HeaderName, known: &str| {
         headers
@@ -102,7 +102,8 @@ fn agrees(headers: &HeaderMap, note: &Note) -> bool {
             .all(|told| told.as_bytes() == known.as_bytes())
     };
     match &note.validator {
-        Some(Validator::Etag(etag)) => same(&ETAG, etag),
+        // An answer of 206 has the tag that 200 would have had.
+        Some(Validator::Etag(etag)) => headers.contains_key(ETAG) && same(&ETAG, etag),
         // Of this version the server gave no strong tag, or that would be the validator.
         Some(Validator::LastModified(modified)) => {
             same(&LAST_MODIFIED, modified) && !text(headers, &ETAG).is_some_and(is_strong)
@@ -207,11 +208,14 @@ mod tests {
     fn only_the_very_rest_of_the_same_version_continues_a_file() {
         let etag = note(Validator::Etag("\"a\"".to_owned()), Some(10));
         let rest = Answer::Rest { total: 10, brings: 6 };
-        let range = ("content-range", "bytes 4-9/10");
-        assert_eq!(judged(&etag, 206, &[range]), rest);
-        assert_eq!(judged(&etag, 206, &[range, ("etag", "\"a\"")]), rest);
+        let (range, same) = (("content-range", "bytes 4-9/10"), ("etag", "\"a\""));
+        assert_eq!(judged(&etag, 206, &[range, same]), rest);
+        assert_eq!(judged(&etag, 206, &[range]), Answer::Useless, "of which version?");
         let part = ("content-range", "bytes 4-6/10");
-        assert_eq!(judged(&etag, 206, &[part]), Answer::Rest { total: 10, brings: 3 });
+        assert_eq!(
+            judged(&etag, 206, &[part, same]),
+            Answer::Rest { total: 10, brings: 3 }
+        );
         for other in [
             "bytes 3-9/10",
             "bytes 5-9/10",
@@ -221,13 +225,13 @@ mod tests {
             "nonsense",
         ] {
             assert_eq!(
-                judged(&etag, 206, &[("content-range", other)]),
+                judged(&etag, 206, &[("content-range", other), same]),
                 Answer::Useless,
                 "{other}"
             );
         }
         assert_eq!(
-            judged(&etag, 206, &[]),
+            judged(&etag, 206, &[same]),
             Answer::Useless,
             "multipart has no Content-Range"
         );
@@ -236,17 +240,18 @@ mod tests {
         }
         for envelope in ["multipart/byteranges; boundary=x", "Multipart/Byteranges"] {
             assert_eq!(
-                judged(&etag, 206, &[range, ("content-type", envelope)]),
+                judged(&etag, 206, &[range, same, ("content-type", envelope)]),
                 Answer::Useless
             );
         }
-        assert_eq!(judged(&etag, 206, &[range, ("content-type", "video/mp4")]), rest);
+        let kind = ("content-type", "video/mp4");
+        assert_eq!(judged(&etag, 206, &[range, same, kind]), rest);
         assert_eq!(judged(&etag, 416, &[]), Answer::Useless);
         for plain in [200, 403, 503] {
             assert_eq!(judged(&etag, plain, &[range]), Answer::Plain);
         }
         let unknown = note(Validator::Etag("\"a\"".to_owned()), None);
-        assert_eq!(judged(&unknown, 206, &[range]), rest);
+        assert_eq!(judged(&unknown, 206, &[range, same]), rest);
     }
 
     #[test]

@@ -182,11 +182,6 @@ impl EgressError {
             .any(|errno| wanted.contains(&errno))
     }
 
-    /// Whether this machine has no network at all.
-    pub fn is_offline(&self) -> bool {
-        self.has_errno(&[Errno::NETUNREACH, Errno::NETDOWN])
-    }
-
     /// Whether no connection came into being: the peer is gone, or the way to it is.
     pub fn is_unreachable(&self) -> bool {
         match self {
@@ -198,10 +193,14 @@ impl EgressError {
 
     /// Whether the peer answered, before whatever went wrong.
     pub fn has_answered(&self) -> bool {
-        matches!(
-            self,
-            Self::Truncated { .. } | Self::Exchange { .. } | Self::TooManyRedirects
-        ) || matches!(self, Self::Timeout { source, .. } if !source.is_connect() && !source.is_request())
+        match self {
+            Self::Truncated { .. } | Self::TooManyRedirects => true,
+            // An error of the request comes before the head of an answer.
+            Self::Exchange { source, .. } | Self::Timeout { source, .. } => {
+                !source.is_connect() && !source.is_request()
+            }
+            _ => false,
+        }
     }
 
     /// The error with its innermost cause, as one sentence.

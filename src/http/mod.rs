@@ -65,8 +65,10 @@ pub struct Parts {
     pub clock: Clock,
     /// Tells whether we are draining.
     pub tasks: Tasks,
-    /// Tells how far running downloads are, and why none runs.
-    pub downloads: (Progress, Pause),
+    /// Tells how far running downloads are.
+    pub progress: Progress,
+    /// Tells why none runs.
+    pub pause: Pause,
     /// How it is set.
     pub settings: Settings,
 }

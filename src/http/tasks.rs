@@ -303,7 +303,7 @@ pub(super) async fn stats(State(app): State<App>) -> Result<Response, Problem> {
     if let Some(waiting) = counts.files.remove("needs_url") {
         *counts.files.entry("queued".to_owned()).or_default() += waiting;
     }
-    let paused = app.downloads.1.reason();
+    let paused = app.pause.reason();
     let paused = paused.as_ref();
     let answer = json!({
         "tasks": counts.tasks,

@@ -107,8 +107,8 @@ impl<'a> Seen<'a> {
     pub(super) fn by(app: &'a App) -> Self {
         Self {
             now: app.clock.now(),
-            progress: &app.downloads.0,
-            paused: app.downloads.1.reason().map(|reason| reason.detail),
+            progress: &app.progress,
+            paused: app.pause.reason().map(|reason| reason.detail),
         }
     }
 }
@@ -133,7 +133,10 @@ impl<'a> TaskView<'a> {
             deliveries: task.deliveries,
             conflicts: task.conflicts,
             media: &task.media,
-            paused: seen.paused.clone().filter(|_| task.media == "queued"),
+            paused: seen
+                .paused
+                .clone()
+                .filter(|_| task.files.iter().any(|file| file.state == "queued")),
             outcomes: task.outcomes.iter().map(OutcomeView::of).collect(),
             files: task
                 .files

@@ -158,7 +158,9 @@ impl Spool {
                 None if is_note_of_a_part(&path) => {}
                 None => {
                     remove_if_there(&path)?;
-                    remove_if_there(&note_of(&path))?;
+                    if download_of(&path).is_some() {
+                        remove_if_there(&note_of(&path))?;
+                    }
                     swept.removed += 1;
                 }
             }

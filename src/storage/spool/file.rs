@@ -74,6 +74,12 @@ struct Checkpoint {
     noted: bool,
 }
 
+impl Checkpoint {
+    fn has_ended(&self) -> bool {
+        self.running.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+}
+
 impl Sink {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         for piece in bytes.chunks(PIECE_BYTES) {
@@ -118,7 +124,10 @@ impl SpoolFile {
 
     /// Goes on with a file that was kept, as far as it can be relied on. It is read and hashed again, rather than a state of
     /// the hash kept: so the digest is that of what lies on the disk. `None` if nothing of it is of use.
-    pub(super) async fn reopen(place: Place, partial: Partial) -> Result<Option<Self>, StorageError> {
+    ///
+    /// If it cannot be read now, or nobody waits for that any more, it stays.
+    pub(super) async fn reopen(mut place: Place, partial: Partial) -> Result<Option<Self>, StorageError> {
+        place.kept = true;
         let path = place.part.clone();
         let opened = blocking(move || {
             let mut file = OpenOptions::new().read(true).write(true).open(path)?;
@@ -130,8 +139,13 @@ impl SpoolFile {
         let (file, bytes, hash, head) = match opened.await {
             // Somebody tidied up.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(failed_to("read a file in the spool"))?,
+            Err(error) => {
+                place.spool.put(place.download, partial);
+                return Err(failed_to("read a file in the spool")(error));
+            }
+            Ok(opened) => opened,
         };
+        place.kept = false;
         if !partial.note.serves(bytes) {
             return Ok(None);
         }
@@ -152,7 +166,7 @@ impl SpoolFile {
     /// Waits until nothing runs beside it.
     #[cfg(test)]
     pub(super) async fn rest(&mut self) {
-        self.settle_checkpoint().await;
+        self.settle_checkpoint().await.unwrap();
         self.sink = State::Idle(self.idle().await.unwrap());
     }
 
@@ -176,13 +190,15 @@ impl SpoolFile {
 
     /// Begins anew with nothing written, as a file of which this is known.
     pub async fn restart(&mut self, note: Note) -> Result<(), StorageError> {
-        self.note = Some(note);
+        // Until the bytes are gone nobody may take them for those of another version, should this be dropped on the way.
+        self.note = None;
         if self.bytes == 0 {
+            self.note = Some(note);
             return Ok(());
         }
-        self.gathered.clear();
-        self.settle_checkpoint().await;
+        self.settle_checkpoint().await?;
         let (mut sink, note_path) = (self.idle().await?, self.place.note.clone());
+        self.gathered.clear();
         let emptied = blocking(move || {
             // The note first: it speaks of the bytes that go.
             remove_if_there(&note_path)?;
@@ -195,6 +211,7 @@ impl SpoolFile {
         self.checkpoint = Checkpoint::default();
         (self.bytes, self.flushed) = (0, 0);
         self.head.clear();
+        self.note = Some(note);
         Ok(())
     }
 
@@ -237,9 +254,9 @@ impl SpoolFile {
         let Some(note) = self.note.take().filter(|note| note.serves(self.bytes)) else {
             return Ok(());
         };
-        let gathered = mem::take(&mut self.gathered);
-        self.settle_checkpoint().await;
+        self.settle_checkpoint().await?;
         let mut sink = self.idle().await?;
+        let gathered = mem::take(&mut self.gathered);
         let synced = self.checkpoint.at;
         let written = blocking(move || {
             sink.append(&gathered)?;
@@ -250,9 +267,9 @@ impl SpoolFile {
 
     /// Writes what is left and syncs the content to the disk.
     pub async fn finish(mut self) -> Result<Finished, StorageError> {
-        let gathered = mem::take(&mut self.gathered);
-        self.settle_checkpoint().await;
+        self.settle_checkpoint().await?;
         let mut sink = self.idle().await?;
+        let gathered = mem::take(&mut self.gathered);
         let sha256 = blocking(move || {
             sink.append(&gathered)?;
             sink.file.sync_all()?;
@@ -279,9 +296,12 @@ impl SpoolFile {
 
     /// Hands the full buffer over to a blocking thread, once that is done with the one before.
     async fn flush(&mut self) -> Result<(), StorageError> {
+        if self.checkpoint.has_ended() {
+            self.settle_checkpoint().await?;
+        }
         let mut sink = self.idle().await?;
         let full = mem::replace(&mut self.gathered, mem::take(&mut sink.spare));
-        self.check_point(&sink.file)?;
+        self.check_point(&sink.file);
         self.flushed += full.len() as u64;
         self.sink = State::Flushing(tokio::task::spawn_blocking(move || {
             sink.append(&full)?;
@@ -310,17 +330,20 @@ impl SpoolFile {
 
     /// From time to time has what is written synced, and noted that it is; the first note comes early and tells of nothing
     /// synced. `file` holds all that was flushed.
-    fn check_point(&mut self, file: &File) -> Result<(), StorageError> {
+    fn check_point(&mut self, file: &File) {
         let due = self.flushed >= self.checkpoint.at + SYNC_EVERY;
         let first = !self.checkpoint.noted && self.bytes >= NOTED_FROM;
-        let busy = (self.checkpoint.running.as_ref()).is_some_and(|running| !running.is_finished());
+        let busy = self.checkpoint.running.is_some();
         let (true, false, Some(note)) = (due || first, busy, &self.note) else {
-            return Ok(());
+            return;
+        };
+        // Without a descriptor to spare there is none this time.
+        let Ok(file) = file.try_clone() else {
+            return;
         };
         let synced = if due { self.flushed } else { 0 };
         let record = Record::new(note.clone(), synced);
         let (path, useful) = (self.place.note.clone(), note.validator.is_some());
-        let file = file.try_clone().map_err(failed_to("write to the spool"))?;
         self.checkpoint = Checkpoint {
             at: synced,
             noted: true,
@@ -328,20 +351,29 @@ impl SpoolFile {
                 if due {
                     file.sync_data()?;
                 }
-                if useful { record.write(&path) } else { Ok(()) }
+                if useful {
+                    // Without it a crash costs a transfer, no more.
+                    record.write(&path).ok();
+                }
+                Ok(())
             })),
         };
-        Ok(())
     }
 
-    /// Waits until no checkpoint is running. One that failed is no matter: the last sync tells of it, or the note is missing.
-    async fn settle_checkpoint(&mut self) {
-        if let Some(running) = self.checkpoint.running.take() {
-            let done = running.await;
-            if !matches!(done, Ok(Ok(()))) {
-                self.checkpoint.at = 0;
-            }
-        }
+    /// Waits until no checkpoint is running. If its sync failed, so has the file: the system tells of lost bytes once only, and
+    /// the sync at the end would know nothing of them.
+    async fn settle_checkpoint(&mut self) -> Result<(), StorageError> {
+        // Waited for in its place: whoever stops waiting here has lost nothing.
+        let Some(running) = &mut self.checkpoint.running else {
+            return Ok(());
+        };
+        let done = running.await;
+        self.checkpoint.running = None;
+        let synced = done.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+        synced.map_err(|error| {
+            self.sink = State::Broken;
+            failed_to("sync a file in the spool")(error)
+        })
     }
 }
 

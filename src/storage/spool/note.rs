@@ -77,8 +77,10 @@ impl Record {
     /// Replaces the note in one step; not synced, as an older one says less and nothing wrong.
     pub(super) fn write(&self, path: &Path) -> io::Result<()> {
         let fresh = path.with_extension("note-new");
-        fs::write(&fresh, serde_json::to_vec(self)?)?;
-        fs::rename(fresh, path)
+        let written = fs::write(&fresh, serde_json::to_vec(self)?).and_then(|()| fs::rename(&fresh, path));
+        written.inspect_err(|_| {
+            fs::remove_file(&fresh).ok();
+        })
     }
 
     /// How many of the first bytes of the file can be relied on.

@@ -103,6 +103,8 @@ async fn the_next_process_goes_on_with_what_is_wanted_and_removes_the_rest() {
         fs::write(directory.join(name), text).unwrap();
     }
     fs::write(directory.join("10-2.note"), "half a no").unwrap();
+    // The process died while it replaced the note.
+    fs::write(directory.join("7-1.note-new"), "half a no").unwrap();
     let bench = bench.reopened();
     let mut left = bench.spool.left().unwrap();
     left.sort_unstable();
