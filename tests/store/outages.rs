@@ -25,6 +25,7 @@ const CONTENT: [u8; 1000] = [0xfe; 1000];
 struct Site {
     bench: Bench,
     downloader: Downloader,
+    /// But for `other.example`, which always is.
     names_are_known: Arc<AtomicBool>,
     host: Host,
 }
@@ -80,8 +81,8 @@ impl Site {
         let bench = Bench::new().await;
         let names_are_known = Arc::new(AtomicBool::new(true));
         let known = Arc::clone(&names_are_known);
-        let resolver = Resolver::Function(Arc::new(move |_: &str| {
-            if known.load(Ordering::SeqCst) {
+        let resolver = Resolver::Function(Arc::new(move |name: &str| {
+            if known.load(Ordering::SeqCst) || name == "other.example" {
                 return Ok(vec![Ipv4Addr::LOCALHOST.into()]);
             }
             Err(io::Error::other("no name service"))
@@ -162,10 +163,15 @@ async fn a_name_service_that_is_gone_pauses_the_queue_and_costs_no_attempt() {
     let file = site.file("t2").await;
     assert_eq!((file.state.as_str(), file.attempts), ("queued", 0));
     assert_eq!(file.error.unwrap().0, "local");
+    assert!(!site.step().await, "nothing is claimed");
     for _ in 0..5 {
         site.bench.clock.advance(Duration::from_mins(1));
-        assert!(!site.step().await, "nothing is claimed");
+        while site.step().await {}
     }
+    assert_eq!(
+        (site.paused(), site.file("t2").await.attempts),
+        (Some("network"), 0)
+    );
 
     site.names_are_known.store(true, Ordering::SeqCst);
     site.bench.clock.advance(Duration::from_secs(15));
@@ -175,6 +181,25 @@ async fn a_name_service_that_is_gone_pauses_the_queue_and_costs_no_attempt() {
         let file = site.file(id).await;
         assert_eq!((file.state.as_str(), file.attempts), ("stored", 1));
     }
+}
+
+#[tokio::test]
+async fn a_host_that_is_there_all_the_same_ends_the_pause() {
+    let site = Site::new().await;
+    site.announce("t1", "cdn.example").await;
+    assert!(site.step().await);
+    site.names_are_known.store(false, Ordering::SeqCst);
+    for id in ["t2", "t3"] {
+        site.announce(id, "cdn.example").await;
+    }
+    assert!(site.step().await);
+    site.announce("u", "other.example").await;
+    for _ in 0..10 {
+        site.bench.clock.advance(Duration::from_secs(15));
+        while site.step().await {}
+    }
+    assert_eq!(site.file("u").await.state, "stored");
+    assert_eq!(site.file("t1").await.state, "stored");
 }
 
 #[tokio::test]
