@@ -18,7 +18,7 @@ use crate::storage::{StorageError, blocking, failed_to};
 pub const HEAD_BYTES: usize = 512;
 
 /// How much is gathered before it goes to the disk.
-pub(in crate::storage) const BUFFER_BYTES: usize = 512 * 1024;
+pub(in crate::storage) const BUFFER_BYTES: usize = 256 * 1024;
 
 /// How much goes to the disk and into the hash in one go: what fits into the processor's caches, and into pages of the system
 /// that are at hand (larger ones took four times as long where this was measured).
@@ -225,13 +225,15 @@ impl SpoolFile {
     /// Appends to the file. After an error every further call fails. If the caller stopped waiting, a part of the chunk was
     /// appended, as [`SpoolFile::bytes`] says.
     ///
-    /// Writing and hashing are done together, half a mebibyte at a time, on a blocking thread, while the next half
-    /// mebibyte comes in: one hop per buffer and no second copy, where `tokio::fs` would hop and copy for each chunk that
+    /// Writing and hashing are done together, a quarter of a mebibyte at a time, on a blocking thread, while the next
+    /// quarter comes in: one hop per buffer and no second copy, where `tokio::fs` would hop and copy for each chunk that
     /// the network happens to deliver.
     pub async fn write(&mut self, mut chunk: &[u8]) -> Result<(), StorageError> {
         let missing = HEAD_BYTES - self.head.len();
         self.head.extend_from_slice(&chunk[..missing.min(chunk.len())]);
         while !chunk.is_empty() {
+            // At once: a buffer that grows leaves its smaller selves to the allocator. Untouched memory costs nothing.
+            self.gathered.reserve_exact(BUFFER_BYTES - self.gathered.len());
             let room = BUFFER_BYTES - self.gathered.len();
             let (now, later) = chunk.split_at(room.min(chunk.len()));
             self.gathered.extend_from_slice(now);
@@ -300,7 +302,9 @@ impl SpoolFile {
             self.settle_checkpoint().await?;
         }
         let mut sink = self.idle().await?;
-        let full = mem::replace(&mut self.gathered, mem::take(&mut sink.spare));
+        let mut next = mem::take(&mut sink.spare);
+        next.reserve_exact(BUFFER_BYTES);
+        let full = mem::replace(&mut self.gathered, next);
         self.check_point(&sink.file);
         self.flushed += full.len() as u64;
         self.sink = State::Flushing(tokio::task::spawn_blocking(move || {
