@@ -1,9 +1,10 @@
-//! MP3 and FLAC.
+//! MP3 and FLAC, and what else may lie behind an `ID3v2` tag.
 
 use std::io::{Read, Seek};
 
+use super::sniff::{Structure, sniff};
 use super::window::Window;
-use super::{Facts, Flaw};
+use super::{Facts, Flaw, HEAD_BYTES};
 
 /// How far behind the tags the first frame of an MP3 is looked for; some writers leave room.
 const MAX_SEARCH: usize = 48 * 1024;
@@ -20,6 +21,19 @@ const TOLERANCE: u64 = 128;
 /// MP3: tags, then frames. How many, a note in the first frame may say; else their bit rate tells how long they play.
 pub(super) fn mp3<R: Read + Seek>(file: &mut Window<R>, facts: &mut Facts) -> Result<(), Flaw> {
     let from = after_tags(file)?;
+    if from > 0 {
+        match sniff(file.bytes(from, HEAD_BYTES)?) {
+            Some((tagged, Structure::Flac)) => {
+                *facts = tagged;
+                return flac(file, from, facts);
+            }
+            Some((tagged, Structure::Unread)) => {
+                *facts = tagged;
+                return Ok(());
+            }
+            _ => {}
+        }
+    }
     let length = file.length();
     let found = file.bytes(from, MAX_SEARCH + FRAME_BYTES)?;
     let Some((offset, frame)) = first_frame(found) else {
@@ -177,17 +191,17 @@ fn note(frame: &[u8]) -> Note {
 }
 
 /// FLAC: blocks of facts, then frames.
-pub(super) fn flac<R: Read + Seek>(file: &mut Window<R>, facts: &mut Facts) -> Result<(), Flaw> {
-    // After the head of the first block and the sizes of blocks and frames.
-    let [first, ..] = file.array::<4>(4)?;
+pub(super) fn flac<R: Read + Seek>(file: &mut Window<R>, from: u64, facts: &mut Facts) -> Result<(), Flaw> {
+    let [first, ..] = file.array::<4>(from + 4)?;
     if first & 0x7f != 0 {
         return Err(Flaw::Malformed("it does not begin with its facts".to_owned()));
     }
-    let packed = u64::from_be_bytes(file.array(18)?);
+    // After the head of the first block and the sizes of blocks and frames.
+    let packed = u64::from_be_bytes(file.array(from + 18)?);
     // 20 bits of rate, 3 and 5 bits for channels and depth, 36 bits of samples.
     facts.play(packed & 0xf_ffff_ffff, packed >> 44);
     facts.encoded("flac");
-    let mut at = 4;
+    let mut at = from + 4;
     loop {
         file.count_part()?;
         let [kind, a, b, c] = file.array(at)?;

@@ -27,8 +27,9 @@ pub(super) fn read<R: Read + Seek>(file: &mut Window<R>, facts: &mut Facts) -> R
     if let Some(movie) = layout.movie {
         let (moov, movie) = (movie, Movie::of(file, movie)?);
         movie.tell(facts);
-        let (ticks, timescale) = duration(file, &layout, moov, &movie)?;
-        facts.play(ticks, timescale.into());
+        if let Some((ticks, timescale)) = unless_odd(duration(file, &layout, moov, &movie))? {
+            facts.play(ticks, timescale.into());
+        }
         Ok(())
     } else if let Some(picture) = layout.picture {
         let (width, height) = picture_size(file, picture)?;
@@ -36,6 +37,15 @@ pub(super) fn read<R: Read + Seek>(file: &mut Window<R>, facts: &mut Facts) -> R
         Ok(())
     } else {
         Err(Flaw::Truncated("its index (moov) is missing".to_owned()))
+    }
+}
+
+/// What is told of a file that is whole: where that cannot be read it is not known, which is no reason to refuse the file.
+fn unless_odd<T>(told: Result<T, Flaw>) -> Result<Option<T>, Flaw> {
+    match told {
+        Ok(told) => Ok(Some(told)),
+        Err(Flaw::Malformed(_) | Flaw::Truncated(_)) => Ok(None),
+        Err(unreadable @ Flaw::Unreadable(_)) => Err(unreadable),
     }
 }
 
@@ -214,8 +224,14 @@ impl Layout {
             if !layout.goes_on_at(file, at)? {
                 break;
             }
-            let atom = Atom::at(file, at, length)?;
+            let atom = match Atom::at(file, at, length) {
+                Err(Flaw::Malformed(_)) if layout.is_complete() => break,
+                atom => atom?,
+            };
             if atom.end > length {
+                if layout.is_complete() && !is_of_a_movie(atom.kind) {
+                    break;
+                }
                 return Err(Flaw::past_the_end(&atom.name(), atom.end, length));
             }
             layout.note(file, atom)?;
@@ -254,7 +270,10 @@ impl Layout {
                     self.fragments.remove(FEW);
                 }
             }
-            b"sidx" => self.segments.add(file, atom)?,
+            b"sidx" => match self.segments.add(file, atom) {
+                Err(Flaw::Malformed(_)) => self.segments.ticks = 0,
+                added => added?,
+            },
             _ => {}
         }
         Ok(())
@@ -291,6 +310,30 @@ impl Layout {
         }
         Err(Flaw::Malformed(format!("there is no box at byte {at}")))
     }
+}
+
+/// Whether a box of this kind is one of those that a file is made of: cut, it says that the file is. Other kinds that seem
+/// to lie behind a complete file may as well be text.
+fn is_of_a_movie(kind: [u8; 4]) -> bool {
+    matches!(
+        &kind,
+        b"ftyp"
+            | b"styp"
+            | b"moov"
+            | b"mdat"
+            | b"moof"
+            | b"mfra"
+            | b"meta"
+            | b"sidx"
+            | b"ssix"
+            | b"emsg"
+            | b"prft"
+            | b"uuid"
+            | b"udta"
+            | b"free"
+            | b"skip"
+            | b"wide"
+    )
 }
 
 /// Kinds are printable; Apple's may begin with a copyright sign.
@@ -368,8 +411,10 @@ impl Movie {
                 b"trak" => movie.add(Track::of(file, child)?),
                 b"mvex" => {
                     if let Some(extent) = child.child(file, *b"mehd")? {
-                        let is_wide = extent.is_wide(file)?;
-                        movie.with_fragments = extent.time(file, 4, is_wide)?;
+                        let told = extent
+                            .is_wide(file)
+                            .and_then(|is_wide| extent.time(file, 4, is_wide));
+                        movie.with_fragments = unless_odd(told)?.flatten();
                     }
                 }
                 _ => {}

@@ -174,8 +174,11 @@ impl Content {
         let (mut at, length) = (from, file.length());
         while at < limit {
             let element = match Element::at(file, at) {
-                // What is no element after all there should be is an addition that players ignore.
-                Err(Flaw::Malformed(_)) if self.is_complete() && limit == length => break,
+                // What is no element after all there should be is an addition that players ignore; and of a long stream,
+                // in which each block counts, it is not all looked at.
+                Err(Flaw::Malformed(_)) if self.is_complete() && (limit == length || file.is_tired()) => {
+                    break;
+                }
                 element => element?,
             };
             match element.id {

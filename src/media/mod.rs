@@ -115,7 +115,7 @@ pub fn examine<R: Read + Seek>(file: R, length: u64) -> Result<Option<Facts>, Fl
         Structure::WebP => riff::webp(file, known),
         Structure::Wav => riff::wav(file, known),
         Structure::Mp3 => audio::mp3(file, known),
-        Structure::Flac => audio::flac(file, known),
+        Structure::Flac => audio::flac(file, 0, known),
         Structure::Unread => Ok(()),
     }?;
     Ok(Some(facts))

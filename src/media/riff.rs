@@ -5,8 +5,12 @@ use std::io::{Read, Seek};
 use super::window::Window;
 use super::{Facts, Flaw};
 
-/// The length that a chunk has in a stream whose writer could not go back.
-const UNKNOWN: u32 = u32::MAX;
+/// From this length on, one that the file does not have is that of a stream, whose writer could not go back. Writers put
+/// the largest number there is, signed or not, perhaps less their head and rounded.
+const UNKNOWN: u32 = 0x7fff_0000;
+
+/// By how much a RIFF may be announced too long by those who count its own head.
+const HEAD: u64 = 8;
 
 /// WebP.
 pub(super) fn webp<R: Read + Seek>(file: &mut Window<R>, facts: &mut Facts) -> Result<(), Flaw> {
@@ -56,7 +60,11 @@ fn three([a, b, c]: [u8; 3]) -> u32 {
 pub(super) fn wav<R: Read + Seek>(file: &mut Window<R>, facts: &mut Facts) -> Result<(), Flaw> {
     let (mut bytes_per_second, mut samples) = (None, None);
     let mut chunks = Chunks::of(file)?;
-    while let Some(chunk) = chunks.next(file)? {
+    // Nothing behind the samples matters, and so neither does where the whole was to end.
+    while let (true, Some(chunk)) = (
+        samples.is_none() || bytes_per_second.is_none(),
+        chunks.next(file)?,
+    ) {
         match &chunk.kind {
             b"fmt " => {
                 let coding = u16::from_le_bytes(chunk.field(file, 0)?);
@@ -120,13 +128,18 @@ struct Chunks {
     limit: u64,
     /// Nobody knows where it was to end.
     is_stream: bool,
+    /// Its samples are looked for up to the end of the file, whatever is announced for the whole.
+    is_wave: bool,
 }
 
 impl Chunks {
     fn of<R: Read + Seek>(file: &mut Window<R>) -> Result<Self, Flaw> {
-        let announced = u32::from_le_bytes(file.array(4)?);
-        let is_stream = announced == UNKNOWN || announced == 0;
+        let [a, b, c, d, kind @ ..] = file.array::<8>(4)?;
+        let announced = u32::from_le_bytes([a, b, c, d]);
         let (length, end) = (file.length(), 8 + u64::from(announced));
+        let is_wave = kind == *b"WAVE";
+        let counts_its_head = is_wave && (end - 1..=end + 1).contains(&(length + HEAD));
+        let is_stream = announced == 0 || is_unknown(announced, end, length) || counts_its_head;
         // Some writers count a last byte of padding that they do not write; then the last chunk is looked at closely.
         if !is_stream && end > length + 1 {
             return Err(Flaw::past_the_end("chunks", end, length));
@@ -135,12 +148,14 @@ impl Chunks {
             at: 12,
             limit: if is_stream { length } else { end },
             is_stream,
+            is_wave,
         })
     }
 
     fn next<R: Read + Seek>(&mut self, file: &mut Window<R>) -> Result<Option<Chunk>, Flaw> {
         let length = file.length();
-        if self.limit.saturating_sub(self.at) < 8 {
+        let may_go_on = self.is_wave && self.at + 8 <= length;
+        if self.limit.saturating_sub(self.at) < 8 && !may_go_on {
             // Past by the one byte: what was left out was padding, unless the chunk before has an even length.
             if self.limit > length && self.at != self.limit {
                 return Err(Flaw::past_the_end("chunks", self.limit, length));
@@ -151,13 +166,16 @@ impl Chunks {
         let [kind @ .., a, b, c, d] = file.array::<8>(self.at)?;
         let content = self.at + 8;
         let announced = u32::from_le_bytes([a, b, c, d]);
-        let end = if announced == UNKNOWN && self.is_stream {
+        let (is_samples, end) = (kind == *b"data", content + u64::from(announced));
+        let goes_on = is_unknown(announced, end, length) && (is_samples || self.is_stream);
+        let end = if goes_on || is_samples && announced == 0 {
             length
         } else {
-            content + u64::from(announced)
+            end
         };
         let part = || format!("{} chunk", kind.escape_ascii());
-        if end > self.limit && !self.is_stream {
+        let is_bound = !self.is_stream && (!self.is_wave || kind == *b"fmt ");
+        if end > self.limit && is_bound {
             return Err(Flaw::Malformed(format!(
                 "its {} is larger than the file says it is",
                 part()
@@ -169,4 +187,9 @@ impl Chunks {
         self.at = end + (end - content) % 2;
         Ok(Some(Chunk { kind, content, end }))
     }
+}
+
+/// Whether a length that ends there stands for one that was not known yet.
+fn is_unknown(announced: u32, end: u64, length: u64) -> bool {
+    announced >= UNKNOWN && end > length
 }

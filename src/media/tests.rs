@@ -215,6 +215,76 @@ fn what_players_put_up_with_passes() {
 }
 
 #[test]
+fn what_lies_behind_a_tag_is_told_by_its_own_first_bytes() {
+    let tag = b"ID3\x04\0\0\0\0\0\x05title".as_slice();
+    let flac = [tag, &kinds::flac()].concat();
+    assert_eq!(facts(&flac).extension, "flac");
+    assert_eq!(shape(&flac), shape(&kinds::flac()));
+    assert_truncated(&flac[..50], "inside the facts");
+    let aac = [tag, b"\xff\xf1\x50\x80\x02\x1f\xfc", &[0x21; 90]].concat();
+    let known = facts(&aac);
+    assert_eq!((known.extension, known.content_type), ("aac", "audio/aac"));
+}
+
+#[test]
+fn a_wav_is_as_long_as_its_samples_whatever_else_it_announces() {
+    let file = kinds::wav();
+    let data = file.windows(4).position(|four| four == b"data").unwrap() + 4;
+    let (whole, samples) = (u32::try_from(file.len()).unwrap() - 8, 1_000);
+    for (name, riff, announced) in [
+        ("streams of the largest signed number", 0x7fff_ffff, 0x7fff_ffda),
+        ("streams, rounded", 0x7fff_0024, 0x7fff_0000),
+        ("a whole of known length and samples of none", whole, u32::MAX),
+        ("a whole of known length and no samples yet", whole, 0),
+        ("neither known", 0, 0),
+        ("a whole that counts its head", whole + 8, samples),
+        ("a whole that counts nothing but its head", 36, samples),
+    ] {
+        let mut changed = file.clone();
+        changed[4..8].copy_from_slice(&u32::to_le_bytes(riff));
+        changed[data..data + 4].copy_from_slice(&u32::to_le_bytes(announced));
+        assert_eq!(facts(&changed).duration_ms, Some(2_000), "{name}");
+    }
+    let mut changed = file.clone();
+    changed[4..8].copy_from_slice(&(whole + 8).to_le_bytes());
+    for cut in 1..900 {
+        assert_truncated(&changed[..file.len() - cut], "its samples are cut");
+    }
+}
+
+#[test]
+fn text_behind_a_complete_movie_is_no_part_of_it() {
+    for file in [kinds::index_first(), kinds::index_last(), fragments_alone()] {
+        for addition in [
+            "Made with care, and with tools.",
+            "\0\0\0\x04text",
+            "\0\0\x10\0abcd",
+        ] {
+            let added = [&file, addition.as_bytes()].concat();
+            assert_eq!(shape(&added), shape(&file), "{addition}");
+        }
+        let cut = [&file, &b"\0\0\x10\0moof"[..], &[0; 99]].concat();
+        assert_truncated(&cut, "a fragment");
+    }
+}
+
+#[test]
+fn what_is_odd_about_times_leaves_the_duration_out() {
+    let run = |file: &[u8]| file.windows(4).rposition(|four| four == b"trun").unwrap();
+    let mut too_many_samples = fragments_alone();
+    let place = run(&too_many_samples);
+    too_many_samples[place + 8..place + 12].copy_from_slice(b"\0\0\xff\xff");
+    assert_eq!(facts(&too_many_samples).duration_ms, None);
+    let mut too_large = fragments_alone();
+    let place = run(&too_large);
+    too_large[place - 4] = 0x7f;
+    assert_eq!(facts(&too_large).duration_ms, None);
+    assert_eq!(facts(&too_large).width, Some(320));
+    let odd_index = kinds::fragments(&[], |_| atom(*b"sidx", &[&[0; 12]]));
+    assert_eq!(facts(&odd_index).duration_ms, Some(2_000), "the fragments tell");
+}
+
+#[test]
 fn encrypted_video_passes_under_the_name_it_has() {
     let mut file = kinds::index_first();
     let place = file.windows(4).position(|four| four == b"avc1").unwrap();
@@ -346,6 +416,28 @@ fn endless_parts_come_to_an_end() {
             "{name}: {flaw:?}"
         );
         assert!(file.reads < 20_000, "{name}: read {} times", file.reads);
+    }
+}
+
+#[test]
+fn a_stream_of_very_many_blocks_is_accepted() {
+    let (live, more) = (kinds::live_webm(), 200_000);
+    // A segment with a length, too, whose clusters have none.
+    let segment = live
+        .windows(4)
+        .position(|four| four == b"\x18\x53\x80\x67")
+        .unwrap()
+        + 4;
+    for is_live in [true, false] {
+        let mut file = live.clone();
+        let block = b"\xa3\x85\x81\0\0\x80\x07";
+        file.extend(block.repeat(3 * more));
+        if !is_live {
+            let length = (file.len() - segment - 8) as u64 | 1 << 56;
+            file[segment..segment + 8].copy_from_slice(&length.to_be_bytes());
+            file.extend([0; 99]);
+        }
+        assert_eq!(facts(&file).width, Some(320), "{is_live}");
     }
 }
 

@@ -46,6 +46,11 @@ impl<R: Read + Seek> Window<R> {
         Ok(())
     }
 
+    /// Whether there were too many parts.
+    pub(super) fn is_tired(&self) -> bool {
+        self.parts > MAX_PARTS
+    }
+
     /// The bytes at a place; fewer at the end of the file, none past it. Callers ask for 64 KiB at most.
     pub(super) fn bytes(&mut self, at: u64, count: usize) -> Result<&[u8], Flaw> {
         let there = self.length.saturating_sub(at).min(count as u64);
