@@ -157,8 +157,9 @@ impl FetchError {
             "local" => Class::Local,
             "expired" => Class::Expired,
             "blocked" | "too_large" => Class::Final,
-            // A page of text in the place of a file may be that of a maintenance; a file is what it is.
-            "not_media" if !self.is_passing_content() => Class::Final,
+            // A page of text in the place of a file may be that of a maintenance, and what seems damaged may have been so on its
+            // way; what is compressed unasked is what the host has.
+            "not_media" if !matches!(self, Self::NotMedia(_)) => Class::Final,
             "http_status" if !self.is_passing_status() => Class::Final,
             _ => Class::Retryable,
         }
@@ -170,11 +171,6 @@ impl FetchError {
             return false;
         };
         matches!(status, 408 | 425 | 429) || !(400..500).contains(status)
-    }
-
-    /// Whether something else may come next time.
-    fn is_passing_content(&self) -> bool {
-        matches!(self, Self::NotMedia(NotMedia::Empty | NotMedia::Other { .. }))
     }
 
     /// What it tells of the host.
@@ -510,6 +506,14 @@ mod tests {
         };
         assert_eq!(span(12).as_secs() / 60, 34);
         assert_eq!(span(defaults.max_attempts).as_secs() / 3_600, 31);
+    }
+
+    #[test]
+    fn what_seems_damaged_is_asked_for_again() {
+        let (flaw, beginning) = ("the file is damaged".to_owned(), String::new());
+        let damaged = FetchError::from(NotMedia::Damaged { flaw, beginning });
+        assert!(wait(&damaged, 1).is_some(), "it may have been so on its way");
+        assert_eq!(wait(&damaged, 3), None, "attempts have an end");
     }
 
     #[test]
