@@ -26,7 +26,8 @@ CREATE TABLE scrubs (
     damaged     INTEGER NOT NULL,               -- other bytes than were stored
     missing     INTEGER NOT NULL,
     unreadable  INTEGER NOT NULL,               -- the storage failed to give them
-    repaired    INTEGER NOT NULL                -- queued again, or put back by somebody and found whole
+    repaired    INTEGER NOT NULL,               -- queued again, or put back by somebody and found whole
+    none_of     INTEGER NOT NULL DEFAULT 0      -- it ended at once: so many files looked for first, and none was there
 ) STRICT;
 
 -- Files to be removed from the storage, by their key. A key is noted in the transaction that takes it from its row, and

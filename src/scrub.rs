@@ -27,6 +27,10 @@ const NOTE_EVERY: Duration = Duration::from_secs(10);
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// Bytes read and hashed in one go.
 const CHUNK: usize = 1 << 20;
+/// How many files are looked for before anything is called missing.
+const FIRST: usize = 20;
+/// So few files may all be missing without anything being wrong with the storage.
+const FEW: usize = 2;
 /// How often a file is judged whose row changes each time. Then it is new enough.
 const TRIES: usize = 5;
 
@@ -104,6 +108,8 @@ enum CutOff {
     Stopped,
     /// The server stops: it goes on at the next start.
     Draining,
+    /// None of the first so many files is there: it is another storage.
+    WrongStorage(i64),
     Store(StoreError),
 }
 
@@ -232,6 +238,13 @@ impl Scrubber {
         let ended = match self.walk(running).await {
             Ok(()) => store.end_scrub(running.scrub(), true).await,
             Err(CutOff::Stopped) => store.end_scrub(running.scrub(), false).await,
+            Err(CutOff::WrongStorage(none_of)) => {
+                let scrub = Scrub {
+                    none_of,
+                    ..running.scrub()
+                };
+                store.end_scrub(scrub, false).await
+            }
             Err(CutOff::Draining) => store.note_scrub(running.scrub()).await.map(|()| None),
             Err(CutOff::Store(error)) => Err(error),
         };
@@ -245,6 +258,7 @@ impl Scrubber {
 
     /// Looks at all files behind the last one.
     async fn walk(&self, running: &Running) -> Result<(), CutOff> {
+        self.look_for_the_first(running).await?;
         let mut noted = Instant::now();
         let mut pace = Pace::of(running.scrub().orders, self.0.settings.rate);
         loop {
@@ -264,6 +278,56 @@ impl Scrubber {
             // A stretch without files has asked nobody whether to stop.
             self.or_cut_off(running, std::future::ready(())).await?;
         }
+    }
+
+    /// Looks whether any of the first files is there: where none is, an empty directory or bucket is in the place of the right
+    /// one, and a repair would fetch everything again.
+    async fn look_for_the_first(&self, running: &Running) -> Result<(), CutOff> {
+        loop {
+            let first = self.first_files(running.scrub()).await?;
+            if first.len() <= FEW || self.is_any_there(running, &first).await? {
+                return Ok(());
+            }
+            self.wait_for_the_storage(running).await?;
+            // The storage may have come back since, and they may have been deleted.
+            let first = self.first_files(running.scrub()).await?;
+            if first.len() <= FEW || self.is_any_there(running, &first).await? {
+                return Ok(());
+            }
+            if self.0.storage.is_there().await.is_ok() {
+                let count = i64::try_from(first.len()).unwrap_or(i64::MAX);
+                return Err(CutOff::WrongStorage(count));
+            }
+        }
+    }
+
+    /// Whether one of these files is there, or cannot be told to be missing.
+    async fn is_any_there(&self, running: &Running, files: &[StoredFile]) -> Result<bool, CutOff> {
+        for file in files {
+            let opened = self.0.storage.open_file(&file.storage_key);
+            if !matches!(
+                self.or_cut_off(running, opened).await?,
+                Err(StorageError::Missing)
+            ) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The next files to be looked at, but for those that were given up.
+    async fn first_files(&self, Scrub { mut last, upto, .. }: Scrub) -> Result<Vec<StoredFile>, CutOff> {
+        let mut first = Vec::new();
+        while first.len() < FIRST {
+            let stretch = self.0.store.stored_files(last, upto).await?;
+            let Some(next) = stretch.last else {
+                break;
+            };
+            first.extend(stretch.files.into_iter().filter(|file| !file.given_up));
+            last = next;
+        }
+        first.truncate(FIRST);
+        Ok(first)
     }
 
     /// Judges a file as often as it changes meanwhile, and records what is wrong with it.
@@ -492,6 +556,10 @@ fn report(file: &StoredFile, sentence: &str, queued: bool) {
 }
 
 fn log(scrub: Scrub) {
+    if let Some(reason) = scrub.reason() {
+        tracing::error!("the scrub ended at once: {reason}");
+        return;
+    }
     let (tally, ended) = (scrub.tally, if scrub.complete { "ended" } else { "was stopped" });
     let duration_ms = scrub.ended_at.unwrap_or(scrub.began_at) - scrub.began_at;
     tracing::info!(

@@ -164,6 +164,7 @@ pub(super) struct Scrub {
     pub(super) bytes: u64,
     pub(super) bytes_total: u64,
     pub(super) waits: Option<String>,
+    pub(super) reason: Option<String>,
     pub(super) damaged: u64,
     pub(super) missing: u64,
     pub(super) unreadable: u64,

@@ -224,6 +224,18 @@ pub(super) fn storage_of(config: &Config, tasks: &Tasks) -> anyhow::Result<Stora
         .with_reserve(reserve))
 }
 
+/// The same for those who only look at what a server stored: a media directory that is missing is not made.
+pub(super) fn existing_storage_of(config: &Config, tasks: &Tasks) -> anyhow::Result<Storage> {
+    if let Media::Directory(media) = &config.media() {
+        anyhow::ensure!(
+            media.is_dir(),
+            "there is no media directory {}: is its file system mounted? Make it if the files are really gone",
+            media.display()
+        );
+    }
+    storage_of(config, tasks)
+}
+
 /// Says at once what is wrong with the bucket, if anything is. No reason not to start: callbacks are taken all the same, and
 /// the downloads wait.
 async fn try_bucket(storage: Storage, tasks: Tasks) {

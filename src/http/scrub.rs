@@ -38,6 +38,8 @@ struct ScrubView {
     bytes_total: i64,
     bytes_per_second: Option<u64>,
     waits: Option<String>,
+    /// Why it ended before its time by itself.
+    reason: Option<String>,
     damaged: i64,
     missing: i64,
     unreadable: i64,
@@ -137,6 +139,7 @@ fn view(scrub: Scrub, progress: Option<Progress>, findings: Vec<Finding>) -> Scr
         files_total: scrub.files_total,
         bytes: tally.bytes.saturating_add_unsigned(of_file),
         bytes_total: scrub.bytes_total,
+        reason: scrub.reason(),
         bytes_per_second: progress.as_ref().map(|progress| progress.bytes_per_second),
         waits: progress.and_then(|progress| progress.waits),
         damaged: tally.damaged,

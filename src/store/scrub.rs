@@ -48,6 +48,20 @@ pub struct Scrub {
     pub bytes_total: i64,
     /// What it counted.
     pub tally: Tally,
+    /// So many files were looked for first, and none was there, so that it ended at once; 0 otherwise.
+    pub none_of: i64,
+}
+
+impl Scrub {
+    /// Why it ended before its time by itself, as a sentence.
+    pub fn reason(&self) -> Option<String> {
+        (self.none_of > 0).then(|| {
+            format!(
+                "none of the first {} files is there: is the right storage mounted?",
+                self.none_of
+            )
+        })
+    }
 }
 
 /// What a scrub counted.
@@ -334,6 +348,7 @@ fn scrub_record(row: &SqliteRow) -> Result<Scrub, sqlx::Error> {
             unreadable: row.try_get("unreadable")?,
             repaired: row.try_get("repaired")?,
         },
+        none_of: row.try_get("none_of")?,
     })
 }
 
@@ -377,6 +392,7 @@ fn begun(row: &Row<'_>, orders: Orders, began_at: Millis) -> rusqlite::Result<Sc
         files_total: row.get(2)?,
         bytes_total: row.get(3)?,
         tally: Tally::default(),
+        none_of: 0,
     })
 }
 
@@ -404,8 +420,8 @@ pub(super) fn end(tx: &Tx<'_>, scrub: Scrub, complete: bool) -> rusqlite::Result
         return Ok(None);
     }
     tx.execute(
-        "UPDATE scrubs SET ended_at = ?2, complete = ?3 WHERE id = ?1",
-        params![scrub.id, tx.now, complete],
+        "UPDATE scrubs SET ended_at = ?2, complete = ?3, none_of = ?4 WHERE id = ?1",
+        params![scrub.id, tx.now, complete, scrub.none_of],
     )?;
     Ok(Some(Scrub {
         ended_at: Some(tx.now),

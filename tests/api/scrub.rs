@@ -211,6 +211,57 @@ async fn a_storage_that_is_not_there_is_waited_for_and_no_file_called_missing() 
 }
 
 #[tokio::test]
+async fn an_empty_storage_in_the_place_of_the_right_one_has_nothing_fetched_again() {
+    let cdn = Cdn::start().await;
+    let running = with_files(TestServer::start().await, &cdn, &["a", "bb", "ccc"]).await;
+    let (program, dir) = (Program::new(), running.data_dir());
+    let (media, aside) = (dir.join("media"), dir.join("aside"));
+    let halted = running.halt().await;
+    fs::rename(&media, &aside).unwrap();
+    let offline = [
+        "scrub",
+        "--offline",
+        "--repair",
+        "--data-dir",
+        dir.to_str().unwrap(),
+    ];
+    let refused = program.run(&offline);
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.err.contains("is its file system mounted?"),
+        "{}",
+        refused.err
+    );
+    assert!(!media.exists(), "it is not made");
+
+    let running = halted.start().await;
+    let ended = scrub(&running, true).await;
+    let reason = ended["reason"].as_str().unwrap();
+    assert!(
+        reason.starts_with("none of the first 3 files is there"),
+        "{reason}"
+    );
+    assert_eq!(
+        (&ended["complete"], &ended["repaired"], &ended["findings"]),
+        (&json!(false), &json!(0), &json!([]))
+    );
+    let url = format!("http://{}", running.addr);
+    let shown = program.run(&["scrub", "--repair", "--server", &url]);
+    assert_eq!(shown.code, Some(1));
+    assert!(
+        shown.err.contains("is the right storage mounted?"),
+        "{}",
+        shown.err
+    );
+    let halted = running.halt().await;
+    fs::remove_dir_all(&media).unwrap();
+    fs::rename(&aside, &media).unwrap();
+    let running = halted.start().await;
+    assert_eq!(scrub(&running, true).await["findings"], json!([]));
+    assert_eq!(cdn.all_hits(), 3);
+}
+
+#[tokio::test]
 async fn a_scrub_comes_by_itself_when_it_is_due_and_goes_on_where_a_stop_cut_it_off() {
     let (cdn, clock) = (Cdn::start().await, Clock::manual(NOW));
     let toml = "egress.allow_cidrs = [\"127.0.0.0/8\"]\n[scrub]\nevery = \"30d\"\nrate = \"5000B\"\n";

@@ -134,7 +134,9 @@ fn show(scrub: &Scrub, session: &mut Session) -> anyhow::Result<()> {
         repaired => format!("; {repaired} repaired or queued to be fetched again"),
     };
     session.print(&format!("{looked_at}: {found}{repaired}"))?;
-    if !scrub.complete {
+    if let Some(reason) = &scrub.reason {
+        session.note(&human::clean(reason));
+    } else if !scrub.complete {
         session.note(&format!(
             "stopped after {} of {}",
             scrub.files,

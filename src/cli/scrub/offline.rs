@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::super::Session;
 use super::super::answers::Scrub;
-use super::super::instance::storage_of;
+use super::super::instance::existing_storage_of;
 use super::{Args, PAUSE, draw};
 use crate::clock::Clock;
 use crate::config::{Config, Overrides};
@@ -31,7 +31,7 @@ pub(super) async fn scrub(args: &Args, session: &Session, bar: &ProgressBar) -> 
     })?;
     let data = locked(&config)?;
     let (tasks, writer) = (Tasks::new(), Tasks::new());
-    let storage = storage_of(&config, &tasks)?;
+    let storage = existing_storage_of(&config, &tasks)?;
     let store = Store::open(&data.database(), Clock::system(), &writer).await?;
     let ended = carry_out(args.repair, (&store, storage), &tasks, bar).await;
     tasks.drain(LAST_COMMITS).await;
