@@ -1,10 +1,10 @@
 //! Where stored files lie: on a local disk, or in a bucket of an object store.
 //!
 //! A file is written to the spool, out of sight, and becomes visible under its key only whole:
-//! write → length and content check by the caller → fsync → stage → publish. On disk, staging brings it onto the file
-//! system of its destination, and publishing is a rename and an fsync of the directories. To a bucket, staging sends the
-//! parts of a large file, and publishing puts them together. What is visible of a task changes under [`TaskFiles`] only,
-//! one change at a time.
+//! write → length and content check by the caller → fsync → stage → publish. On disk, staging copies it if the spool is on
+//! another file system, and publishing is a rename and an fsync of the directories. To a bucket, staging sends the
+//! parts of a large file, and publishing puts them together. Until it is published, it is in the spool, for another attempt
+//! should this one fail. What is visible of a task changes under [`TaskFiles`] only, one change at a time.
 
 use std::collections::HashMap;
 use std::fs;
@@ -42,7 +42,7 @@ pub use room::{AMPLE, Promise, Reserve};
 pub use spool::{Finished, HEAD_BYTES, Note, SpoolFile, Swept, Validator};
 
 use bucket::Bucket;
-use disk::{Disk, Unpublished};
+use disk::Disk;
 use room::Room;
 use spool::Spool;
 
@@ -344,7 +344,7 @@ impl Storage {
         let content = match &self.place {
             Place::Disk(disk) => {
                 let staged = disk.stage(finished).await;
-                StagedContent::Disk(staged.map_err(failed_to("stage a file"))?)
+                StagedContent::Disk(Box::new(staged.map_err(failed_to("stage a file"))?))
             }
             Place::Bucket(bucket) => {
                 StagedContent::Bucket(Box::new(bucket.stage(finished, key, content_type).await?))
@@ -444,7 +444,7 @@ impl StoredFile {
     }
 }
 
-/// A whole file that can be published. Dropping it unpublished removes it.
+/// A whole file that can be published. Dropping it unpublished leaves it in the spool for another attempt.
 #[derive(Debug)]
 pub struct Staged {
     key: String,
@@ -454,7 +454,7 @@ pub struct Staged {
 #[derive(Debug)]
 enum StagedContent {
     /// On the file system of its destination, and synced.
-    Disk(Unpublished),
+    Disk(Box<disk::Staged>),
     /// In the spool, and its parts in the bucket if it is large.
     Bucket(Box<bucket::Staged>),
 }
@@ -476,11 +476,12 @@ impl TaskFiles {
     /// Makes a staged file visible under its key, replacing in one step what may lie there (a file published before a
     /// crash whose settlement was never committed). Once this returns, the file survives a loss of power.
     ///
-    /// If the caller stops waiting, the file may still appear, whole, before anybody else changes the task's files.
+    /// If that fails, the file stays in the spool for another attempt. If the caller stops waiting, it may still appear,
+    /// whole, before anybody else changes the task's files.
     pub async fn publish(&self, staged: Staged) -> Result<(), StorageError> {
         let lock = Arc::clone(&self.lock);
         match (&self.storage.place, staged.content) {
-            (Place::Disk(disk), StagedContent::Disk(file)) => disk.publish(file, &staged.key, lock).await,
+            (Place::Disk(disk), StagedContent::Disk(file)) => disk.publish(*file, &staged.key, lock).await,
             (Place::Bucket(bucket), StagedContent::Bucket(file)) => bucket.publish(*file, lock).await,
             // Staged by another storage.
             _ => Err(StorageError::BadKey),

@@ -15,7 +15,6 @@ use crate::config::Live;
 use crate::failpoint::{self, Step};
 use crate::provider::naming::{file_name, guess_extension};
 use crate::retry::Backoff;
-use crate::storage::StorageError;
 use crate::store::downloads::{Caps, ClaimedDownload, Lease, Settled, Settlement};
 use crate::store::{Store, StoreError};
 use crate::worker;
@@ -122,7 +121,7 @@ impl Downloader {
         worker::run(Arc::new(self), concurrency, clock, tasks).await;
     }
 
-    /// Fetches and publishes the file; `None` if the lease was lost on the way, or nobody could say whether it stands.
+    /// Fetches and publishes the file; `None` if the lease was lost on the way.
     async fn obtain(&self, claim: &ClaimedDownload) -> Option<Result<Settlement, FetchError>> {
         let fetched = match self.fetch(claim).await {
             Ok(fetched) => fetched,
@@ -132,7 +131,7 @@ impl Downloader {
         tokio::select! {
             biased;
             () = self.fetcher.tasks.stopping() => Some(Err(FetchError::Stopped)),
-            published = self.publish(claim, fetched) => published.map_err(FetchError::from).transpose(),
+            published = self.publish(claim, fetched) => published.transpose(),
         }
     }
 
@@ -146,12 +145,13 @@ impl Downloader {
         self.rules.now().get(source).cloned().unwrap_or_default()
     }
 
-    /// Makes the file visible if the lease still stands, else removes it: `None`.
+    /// Makes the file visible if the lease still stands, else `None`. Where nobody can say, the file stays in the spool, and
+    /// the download goes back into the queue.
     async fn publish(
         &self,
         claim: &ClaimedDownload,
         fetched: Fetched,
-    ) -> Result<Option<Settlement>, StorageError> {
+    ) -> Result<Option<Settlement>, FetchError> {
         let Fetched { file, content } = fetched;
         let name = name_of(claim, content.extension);
         let (bytes, sha256) = (file.bytes, file.sha256);
@@ -163,8 +163,10 @@ impl Downloader {
         let files = storage.task_files(source, task_id).await;
         // Asked under the lock on the task's files: a deletion, or the publication of a later claim, comes either before
         // and is noticed, or after the rename.
-        if !self.still_holds(claim.lease, &storage_key).await {
-            return Ok(None);
+        match self.still_holds(claim.lease, &storage_key).await {
+            Some(true) => {}
+            Some(false) => return Ok(None),
+            None => return Err(FetchError::Stopped),
         }
         failpoint::step(Step::LeaseRenewed);
         files.publish(staged).await?;
@@ -178,16 +180,17 @@ impl Downloader {
         }))
     }
 
-    /// Whether the lease stands for sure, however often the store has to be asked; if so, the row names the key.
-    async fn still_holds(&self, lease: Lease, key: &str) -> bool {
+    /// Whether the lease stands, however often the store has to be asked; if so, the store knows the key. `None` if it could
+    /// not say.
+    async fn still_holds(&self, lease: Lease, key: &str) -> Option<bool> {
         let renew = || self.store.renew_to_publish(lease, self.settings.lease, key);
         for tried in 1..SETTLE_TRIES {
             match renew().await {
-                Ok(held) => return held,
+                Ok(held) => return Some(held),
                 Err(_) => tokio::time::sleep(SETTLE_BACKOFF.random_delay(tried)).await,
             }
         }
-        renew().await.is_ok_and(|held| held)
+        renew().await.ok()
     }
 
     /// Whether the lease still stands; `None` if the store could not say.

@@ -33,6 +33,20 @@ impl Drop for Unpublished {
     }
 }
 
+/// A whole file, synced, on the file system of its destination. Dropping it leaves it in the spool for another attempt.
+#[derive(Debug)]
+pub(super) struct Staged {
+    from: Spooled,
+    /// Of a spool on another file system.
+    copy: Option<Unpublished>,
+}
+
+impl Staged {
+    fn path(&self) -> &Path {
+        self.copy.as_ref().map_or(self.from.path(), |copy| &copy.0)
+    }
+}
+
 /// The directory of stored files. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
@@ -68,33 +82,34 @@ impl Disk {
         Ok(self.root.join(key))
     }
 
-    /// Brings a finished file onto this file system: itself by a rename, or from another one by a synced copy.
-    pub(super) async fn stage(&self, finished: Finished) -> io::Result<Unpublished> {
+    /// Has a finished file on this file system: it stays where it is if it can be renamed from there, else a synced copy is
+    /// made.
+    pub(super) async fn stage(&self, finished: Finished) -> io::Result<Staged> {
         let from = finished.spooled;
-        let to = Unpublished(self.incoming().join(from.path().file_name().unwrap_or_default()));
-        // Both go along, so that what appears after the caller stopped waiting is removed nevertheless.
-        let renamed = blocking(move || match fs::rename(from.path(), &to.0) {
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => Ok((to, Some(from))),
-            Err(error) => Err(error),
-            Ok(()) => Ok((to, None)),
+        let to = self.incoming().join(from.path().file_name().unwrap_or_default());
+        // All go along, so that what appears after the caller stopped waiting is removed nevertheless.
+        let tried = blocking(move || {
+            let tried = renames(&Unpublished(from.path().with_extension("try")), &to)?;
+            Ok((from, Unpublished(to), tried))
         });
-        match renamed.await? {
-            (to, None) => Ok(to),
-            (to, Some(from)) => copy_across(from, to).await,
+        match tried.await? {
+            (from, _, true) => Ok(Staged { from, copy: None }),
+            (from, to, false) => copy_across(from, to).await,
         }
     }
 
     /// Renames a staged file to the path of its key, and syncs that. `done` goes once the work ends, even if nobody waits.
+    /// If that fails, the file is in the spool still.
     pub(super) async fn publish(
         &self,
-        staged: Unpublished,
+        staged: Staged,
         key: &str,
         done: impl Send + 'static,
     ) -> Result<(), StorageError> {
         let (target, root) = (self.path_of(key)?, Arc::clone(&self.root));
         blocking(move || {
             let _until_done = done;
-            publish(&staged, &target, &root)
+            publish(staged, &target, &root)
         })
         .await
         .map_err(failed_to("publish a file"))
@@ -159,8 +174,22 @@ pub(super) fn probe(directory: &Path) -> io::Result<()> {
     written.and(fs::remove_file(&probe))
 }
 
+/// Whether files can be renamed from the directory of one path to that of another. An empty file tells: the same device may
+/// be mounted twice, or have a quota for each of them, and the file itself must not lie where nobody looks for it.
+fn renames(from: &Unpublished, to: &Path) -> io::Result<bool> {
+    File::create(&from.0)?;
+    match fs::rename(&from.0, to) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => Ok(false),
+        Err(error) => Err(error),
+        Ok(()) => {
+            fs::remove_file(to)?;
+            Ok(true)
+        }
+    }
+}
+
 /// Copies in pieces, each on a blocking thread: dropping this ends the copy after the piece at hand.
-pub(super) async fn copy_across(from: Spooled, to: Unpublished) -> io::Result<Unpublished> {
+pub(super) async fn copy_across(from: Spooled, to: Unpublished) -> io::Result<Staged> {
     let paths = (from.path().to_owned(), to.0.clone());
     let (mut input, mut output) =
         blocking(move || Ok((File::open(paths.0)?, File::create(paths.1)?))).await?;
@@ -176,17 +205,22 @@ pub(super) async fn copy_across(from: Spooled, to: Unpublished) -> io::Result<Un
         }
     }
     blocking(move || output.sync_all()).await?;
-    from.discard();
-    Ok(to)
+    Ok(Staged { from, copy: Some(to) })
 }
 
-fn publish(staged: &Unpublished, target: &Path, root: &Path) -> io::Result<()> {
+fn publish(staged: Staged, target: &Path, root: &Path) -> io::Result<()> {
     let directory = target.parent().unwrap_or(root);
-    rename_into(&staged.0, target, directory)?;
+    rename_into(staged.path(), target, directory)?;
     failpoint::step(Step::FileRenamed);
     // All the way up each time, not only where this call created something: whoever created it may not have synced it
     // yet. Syncing a directory that did not change costs next to nothing.
-    sync_upward(directory, root)
+    let synced = sync_upward(directory, root);
+    match synced {
+        Ok(()) => staged.from.discard(),
+        // Back, to be published by another attempt. Where even that fails, it lies under its key, which the row names.
+        Err(_) => drop(fs::rename(target, staged.path())),
+    }
+    synced
 }
 
 /// Renames into a directory that is made if it is missing, and again if a removal of another task's files takes it away

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::disk::{INCOMING, copy_across};
+use super::disk::{INCOMING, Unpublished, copy_across};
 use super::key::is_sound;
 use super::spool::BUFFER_BYTES;
 use super::*;
@@ -88,19 +88,53 @@ async fn publishing_replaces_what_a_crash_left_behind() {
 }
 
 #[tokio::test]
-async fn a_staged_file_is_gone_once_it_is_dropped() {
-    let (directory, storage) = storage();
-    let staged = storage
-        .stage(
-            written(&storage, 3, b"never published").await,
-            "kie/t1/a.mp4",
-            "video/mp4",
-        )
-        .await
-        .unwrap();
-    assert_eq!(files_below(&directory.path().join("a/media/.incoming")).len(), 1);
-    drop(staged);
-    assert!(files_below(directory.path()).is_empty());
+async fn a_file_whose_publication_is_abandoned_or_fails_is_whole_in_the_spool() {
+    let directory = tempfile::tempdir().unwrap();
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap());
+    for spool in [&directory.path().join("spool"), elsewhere.path()] {
+        let media = directory.path().join("media");
+        let storage = Storage::open(&media, spool).unwrap();
+        let mut file = storage.create_spool(7, 1).await.unwrap();
+        file.restart(note()).await.unwrap();
+        file.write(b"whole").await.unwrap();
+        let mut finished = file.finish().await.unwrap();
+
+        let key = "kie/t1/a.mp4";
+        let files = storage.task_files("kie", "t1").await;
+        drop(storage.stage(finished, key, "video/mp4").await.unwrap());
+        finished = taken_up(&storage).await;
+        // A file lies where a directory has to be.
+        fs::write(media.join("kie"), "x").unwrap();
+        let staged = storage.stage(finished, key, "video/mp4").await.unwrap();
+        files.publish(staged).await.unwrap_err();
+        fs::remove_file(media.join("kie")).unwrap();
+        let staged = storage
+            .stage(taken_up(&storage).await, key, "video/mp4")
+            .await
+            .unwrap();
+        files.publish(staged).await.unwrap();
+        assert_eq!(read(&storage, key).await.unwrap(), b"whole");
+        assert!(files_below(spool).is_empty());
+        assert!(files_below(&media.join(INCOMING)).is_empty());
+        files.remove(key).await.unwrap();
+    }
+}
+
+fn note() -> Note {
+    Note {
+        url: "https://a.example/a.mp4".to_owned(),
+        source: "kie".to_owned(),
+        task_id: "t1".to_owned(),
+        total: Some(5),
+        validator: None,
+    }
+}
+
+/// What lies in the spool for the download 7.
+async fn taken_up(storage: &Storage) -> Finished {
+    let file = storage.resume_spool(7, &note().url).await.unwrap().unwrap();
+    assert!(file.is_whole());
+    file.finish().await.unwrap()
 }
 
 #[tokio::test]
@@ -121,7 +155,7 @@ async fn a_copy_replaces_the_rename_across_file_systems() {
     let to = Unpublished(directory.path().join("a/media/.incoming/1-1.part"));
     let staged = Staged {
         key: "kie/t1/a.mp4".to_owned(),
-        content: StagedContent::Disk(copy_across(finished.spooled, to).await.unwrap()),
+        content: StagedContent::Disk(Box::new(copy_across(finished.spooled, to).await.unwrap())),
     };
     let files = storage.task_files("kie", "t1").await;
     files.publish(staged).await.unwrap();

@@ -179,17 +179,16 @@ impl Files<'_> {
                 return Err(format!("a rename of something else: {renamed:?}"));
             };
             let directory = PathBuf::from(to).parent().expect("it lies in one").to_owned();
-            // What is staged, and notes beside what is being fetched, are not visible.
+            // What tries whether files can be renamed, and notes beside what is being fetched, are not visible.
             if directory.ends_with(".incoming") || directory.ends_with("spool") {
                 continue;
             }
-            let staged = calls
-                .iter()
-                .find(|call| call.is(RENAMES) && call.texts().last() == Some(&from));
-            let staged = staged.ok_or_else(|| format!("never staged: {from}"))?;
+            if !Path::new(from).starts_with(self.data.join("spool")) {
+                return Err(format!("not out of the spool: {from}"));
+            }
             if !calls
                 .iter()
-                .any(|sync| sync.syncs(staged.texts()[0]) && sync.ended < staged.began)
+                .any(|sync| sync.syncs(from) && sync.ended < renamed.began)
             {
                 return Err(format!("renamed before it was synced: {to}"));
             }
