@@ -36,9 +36,12 @@ CREATE TABLE doomed_keys (
     task_id     TEXT NOT NULL,
     source      TEXT NOT NULL,
     storage_key TEXT NOT NULL,                  -- empty: all in the task's directory, doomed before keys were noted
+    -- The claim that publishes the file, beside an older one that its row names: doomed unless that is settled.
+    download    INTEGER,
+    lease_token INTEGER,
     PRIMARY KEY (task_id, source, storage_key)
 ) STRICT, WITHOUT ROWID;
-INSERT INTO doomed_keys SELECT task_id, source, '' FROM doomed_files;
+INSERT INTO doomed_keys (task_id, source, storage_key) SELECT task_id, source, '' FROM doomed_files;
 DROP TABLE doomed_files;
 
 -- What they found, the first thousand of each.

@@ -490,7 +490,17 @@ async fn a_file_that_turns_out_to_have_another_name_dooms_the_one_that_was_not_s
     bench.receive(&success("t", &["https://cdn.example/a.mp4"])).await;
     about_to_publish(&bench, "kie/t/result-0.mp4").await;
     bench.store.release_downloads().await.unwrap();
+    about_to_publish(&bench, "kie/t/result-0.webm").await;
+    // Neither is removed before the other is settled; that claim comes to nothing.
+    assert_eq!(bench.store.doomed_tasks().await.unwrap(), []);
+    assert!(bench.store.doomed_files("kie", "t").await.unwrap().is_empty());
+    bench.is_sound().await;
+    bench.store.release_downloads().await.unwrap();
+    let left = bench.store.doomed_files("kie", "t").await.unwrap();
+    assert_eq!(left, doomed(&["kie/t/result-0.webm"]));
+
     let lease = about_to_publish(&bench, "kie/t/result-0.webm").await;
+    assert!(bench.store.doomed_files("kie", "t").await.unwrap().is_empty());
     let settled = bench.store.settle_download(lease, stored("result-0.webm")).await;
     assert_eq!(settled.unwrap(), Settled::Done);
     let left = bench.store.doomed_files("kie", "t").await.unwrap();

@@ -8,6 +8,19 @@ use super::ranges::of_task;
 use super::writer::{Command, Reply, Tx};
 use super::{Store, StoreError, keys, record, summary};
 
+/// Whether a noted key is of no claim that still stands and may settle its file.
+macro_rules! abandoned {
+    ($note:literal) => {
+        concat!(
+            "NOT EXISTS (SELECT 1 FROM downloads d WHERE d.id = ",
+            $note,
+            ".download AND d.lease_token = ",
+            $note,
+            ".lease_token AND d.state = 'downloading')"
+        )
+    };
+}
+
 /// What a deletion found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deletion {
@@ -56,21 +69,28 @@ impl Store {
 
     /// Sources and ids of the tasks that files are still to be removed of, whether or not they are there themselves.
     pub async fn doomed_tasks(&self) -> Result<Vec<(String, String)>, StoreError> {
-        let rows = sqlx::query("SELECT DISTINCT source, task_id FROM doomed_keys ORDER BY task_id, source")
-            .fetch_all(&self.readers)
-            .await?;
+        let rows = sqlx::query(concat!(
+            "SELECT DISTINCT source, task_id FROM doomed_keys k WHERE ",
+            abandoned!("k"),
+            " ORDER BY task_id, source"
+        ))
+        .fetch_all(&self.readers)
+        .await?;
         let tasks = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
         tasks.collect()
     }
 
     /// What is to be removed of a task, for whoever holds the lock on its files: nobody else dooms or publishes one then.
     pub async fn doomed_files(&self, source: &str, task_id: &str) -> Result<DoomedFiles, StoreError> {
-        let rows =
-            sqlx::query("SELECT storage_key FROM doomed_keys WHERE task_id = $1 AND source = $2 ORDER BY 1")
-                .bind(task_id)
-                .bind(source)
-                .fetch_all(&self.readers)
-                .await?;
+        let rows = sqlx::query(concat!(
+            "SELECT storage_key FROM doomed_keys k WHERE task_id = $1 AND source = $2 AND ",
+            abandoned!("k"),
+            " ORDER BY 1"
+        ))
+        .bind(task_id)
+        .bind(source)
+        .fetch_all(&self.readers)
+        .await?;
         let mut doomed = DoomedFiles::default();
         for row in rows {
             let key: String = row.try_get(0)?;
@@ -187,28 +207,57 @@ pub(super) fn delete_file(tx: &mut Tx<'_>, download: i64) -> rusqlite::Result<De
     Ok(Deletion::Done)
 }
 
-/// Records under which key a leased download is about to be published. What it was about to be published under before,
-/// and perhaps was without being settled, is doomed: nothing else would name it. `false` if the lease is lost.
+/// Records under which key a leased download is about to be published. The row names it from then on, unless it names
+/// another one, which perhaps was published without being settled: that may be the only copy until this one is settled,
+/// and the new key is noted beside it. `false` if the lease is lost.
 pub(super) fn name_key(tx: &Tx<'_>, lease: Lease, key: &str) -> rusqlite::Result<bool> {
-    tx.execute(
-        "INSERT INTO doomed_keys (task_id, source, storage_key)
-         SELECT t.task_id, t.source, d.storage_key FROM downloads d JOIN tasks t ON t.id = d.task
+    let beside = tx.execute(
+        "INSERT INTO doomed_keys (task_id, source, storage_key, download, lease_token)
+         SELECT t.task_id, t.source, ?3, d.id, d.lease_token FROM downloads d JOIN tasks t ON t.id = d.task
          WHERE d.id = ?1 AND d.lease_token = ?2 AND d.state = 'downloading' AND d.storage_key <> ?3
-         ON CONFLICT DO NOTHING",
+         ON CONFLICT DO UPDATE SET download = excluded.download, lease_token = excluded.lease_token",
         params![lease.download, lease.token, key],
     )?;
+    if beside == 1 {
+        return Ok(true);
+    }
     let named = tx.execute(
         "UPDATE downloads SET storage_key = ?3 WHERE id = ?1 AND lease_token = ?2 AND state = 'downloading'",
         params![lease.download, lease.token, key],
     )?;
     if named == 1 {
-        tx.execute(
-            "DELETE FROM doomed_keys WHERE (task_id, source, storage_key) IN (
-                 SELECT t.task_id, t.source, d.storage_key FROM downloads d JOIN tasks t ON t.id = d.task WHERE d.id = ?1)",
-            params![lease.download],
-        )?;
+        spare(tx, lease.download)?;
     }
     Ok(named == 1)
+}
+
+/// Has the row of a leased download name the key that it is settled under, and dooms the one that it named before.
+pub(super) fn settle_key(tx: &Tx<'_>, lease: Lease, key: &str) -> rusqlite::Result<()> {
+    let doomed = tx.execute(
+        "INSERT INTO doomed_keys (task_id, source, storage_key)
+         SELECT t.task_id, t.source, d.storage_key FROM downloads d JOIN tasks t ON t.id = d.task
+         WHERE d.id = ?1 AND d.lease_token = ?2 AND d.state = 'downloading' AND d.storage_key <> ?3
+         ON CONFLICT DO UPDATE SET download = NULL, lease_token = NULL",
+        params![lease.download, lease.token, key],
+    )?;
+    if doomed == 1 {
+        tx.execute(
+            "UPDATE downloads SET storage_key = ?2 WHERE id = ?1",
+            params![lease.download, key],
+        )?;
+        spare(tx, lease.download)?;
+    }
+    Ok(())
+}
+
+/// Dooms no more what a row names.
+fn spare(tx: &Tx<'_>, download: i64) -> rusqlite::Result<()> {
+    tx.execute(
+        "DELETE FROM doomed_keys WHERE (task_id, source, storage_key) IN (
+             SELECT t.task_id, t.source, d.storage_key FROM downloads d JOIN tasks t ON t.id = d.task WHERE d.id = ?1)",
+        params![download],
+    )?;
+    Ok(())
 }
 
 pub(super) fn forget_doomed(

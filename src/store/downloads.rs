@@ -11,7 +11,7 @@ use url::Url;
 use super::ranges::{self, of_task};
 use super::record::to_json;
 use super::writer::{Command, Reply, Tx};
-use super::{Store, StoreError, summary};
+use super::{Store, StoreError, deletion, summary};
 use crate::clock::{Millis, millis};
 use crate::media::Facts;
 use crate::provider::naming::{file_name, guess_extension};
@@ -161,7 +161,7 @@ impl Store {
         self.renew(lease, lease_for, None).await
     }
 
-    /// Extends a lease for the last time before a file is published under `key`, which the row names from then on:
+    /// Extends a lease for the last time before a file is published under `key`, which the store knows from then on:
     /// whatever becomes of this process, a deletion finds the file. `false` if the lease was lost.
     pub async fn renew_to_publish(
         &self,
@@ -530,6 +530,7 @@ fn store(tx: &Tx<'_>, lease: Lease, stored: &Settlement) -> rusqlite::Result<Opt
     else {
         unreachable!("the caller looked");
     };
+    deletion::settle_key(tx, lease, storage_key)?;
     tx.db
         .prepare_cached(
             "UPDATE downloads SET state = 'stored', attempts = attempts + 1, lease_until = NULL, updated_at = ?3,

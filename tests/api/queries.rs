@@ -367,7 +367,7 @@ async fn deleting_a_task_removes_what_an_attempt_published_and_did_not_settle() 
     // As if an attempt had died between rename and commit, and the next had found another extension.
     std::fs::write(server.data_dir().join("media/kie/t1/result-0.mov"), b"x").unwrap();
     server
-        .sabotage("INSERT INTO doomed_keys VALUES ('t1', 'kie', 'kie/t1/result-0.mov')")
+        .sabotage("INSERT INTO doomed_keys (task_id, source, storage_key) VALUES ('t1', 'kie', 'kie/t1/result-0.mov')")
         .await;
     assert_eq!(server.delete("/v1/tasks/t1").await.status, 204);
     assert_eq!(server.files_in("media"), [""; 0]);
@@ -402,7 +402,7 @@ async fn what_a_deletion_left_is_removed_after_the_next_start() {
     // As if files had resisted, or the process had died, before t1 was expected and stored again.
     server
         .sabotage(
-            "INSERT INTO doomed_keys VALUES ('t1', 'kie', 'kie/t1/result-0.mov'), ('t2', 'kie', 'kie/t2/result-0.mp4'),
+            "INSERT INTO doomed_keys (task_id, source, storage_key) VALUES ('t1', 'kie', 'kie/t1/result-0.mov'), ('t2', 'kie', 'kie/t2/result-0.mp4'),
                                             ('t3', 'kie', 'kie/t3/result-0.mp4')",
         )
         .await;
@@ -442,7 +442,7 @@ async fn what_an_earlier_version_doomed_goes_but_for_files_of_a_successor() {
     server.callback(&success("t1", &[url])).send().await.taken();
     server.wait_settled("t1").await;
     server
-        .sabotage("INSERT INTO doomed_keys VALUES ('t1', 'kie', ''), ('t3', 'kie', '')")
+        .sabotage("INSERT INTO doomed_keys (task_id, source, storage_key) VALUES ('t1', 'kie', ''), ('t3', 'kie', '')")
         .await;
     let media = server.data_dir().join("media/kie");
     std::fs::write(media.join("t1/result-0.mov"), b"x").unwrap();
