@@ -337,13 +337,12 @@ impl Scrubber {
             let repair = running.scrub().orders.repair;
             let verdict = match (verdict, file.given_up) {
                 (None, true) if repair => Verdict::PutBack,
-                // What was given up is no stored file: nothing is said of it again.
-                (_, true) => return Ok(()),
+                (None, true) => return Ok(()),
                 (None, false) => {
                     running.pass(&file);
                     return Ok(());
                 }
-                (Some(wrong), false) => wrong,
+                (Some(wrong), _) => wrong,
             };
             let judged = Judged {
                 scrub: running.scrub(),
@@ -375,11 +374,14 @@ impl Scrubber {
         file: &StoredFile,
     ) -> Result<Option<Verdict>, CutOff> {
         loop {
-            if self.judge(running, pace, file).await?.is_none() {
+            let Some(first) = self.judge(running, pace, file).await? else {
                 return Ok(None);
-            }
+            };
             self.wait_for_the_storage(running).await?;
-            let verdict = self.judge(running, pace, file).await?;
+            let verdict = self
+                .judge(running, pace, file)
+                .await?
+                .map(|second| confirmed(&first, second));
             if verdict.is_none() || self.0.storage.is_there().await.is_ok() {
                 return Ok(verdict);
             }
@@ -421,9 +423,7 @@ impl Scrubber {
                 hex::encode(digest),
                 hex::encode(file.sha256)
             ))),
-            Err(error) => Some(Verdict::Unreadable(format!(
-                "the storage could not read a stored file: {error}"
-            ))),
+            Err(error) => Some(unread(&error)),
         })
     }
 
@@ -539,6 +539,25 @@ impl Pace {
     }
 }
 
+/// What it says of a file that reading it failed with this. A disk says so of the places it lost; a bucket never does.
+fn unread(error: &std::io::Error) -> Verdict {
+    if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) {
+        return Verdict::Damaged("its disk cannot read it".to_owned());
+    }
+    Verdict::Unreadable(format!("the storage could not read a stored file: {error}"))
+}
+
+/// The second verdict. That the disk cannot read a file counts only if it was so both times.
+fn confirmed(first: &Verdict, second: Verdict) -> Verdict {
+    let is_unread = second == unread(&rustix::io::Errno::IO.into());
+    match second {
+        Verdict::Damaged(how) if is_unread && *first != Verdict::Damaged(how.clone()) => {
+            Verdict::Unreadable(how)
+        }
+        second => second,
+    }
+}
+
 fn report(file: &StoredFile, sentence: &str, queued: bool) {
     let StoredFile {
         source,
@@ -577,4 +596,25 @@ fn log(scrub: Scrub) {
         tally.unreadable,
         tally.repaired
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_place_that_the_disk_lost_is_damage_if_it_is_so_twice() {
+        let (lost, other) = (unread(&Errno::IO.into()), unread(&Errno::STALE.into()));
+        assert!(matches!(lost, Verdict::Damaged(_)), "{lost:?}");
+        assert!(matches!(other, Verdict::Unreadable(_)), "{other:?}");
+        assert!(matches!(confirmed(&lost, lost.clone()), Verdict::Damaged(_)));
+        assert!(matches!(confirmed(&other, lost.clone()), Verdict::Unreadable(_)));
+        assert_eq!(confirmed(&lost, Verdict::Missing), Verdict::Missing);
+        let of_a_bucket = unread(&io::Error::other(io::Error::from(Errno::IO)));
+        assert!(matches!(of_a_bucket, Verdict::Unreadable(_)), "{of_a_bucket:?}");
+    }
 }

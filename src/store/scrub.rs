@@ -105,7 +105,7 @@ pub struct StoredFile {
     pub sha256: [u8; 32],
     /// Where it lies.
     pub storage_key: String,
-    /// Whether an earlier scrub gave it up: somebody may have put it back since.
+    /// Whether it failed since it was stored, given up by a scrub or not to be had again: somebody may have put it back.
     pub given_up: bool,
     /// When the row last changed: a file stored again is another one, even of the same content.
     updated_at: Millis,
@@ -303,7 +303,8 @@ use files;
 
 fn stored_file(row: &SqliteRow) -> Result<Option<StoredFile>, sqlx::Error> {
     let (state, error): (&str, Option<&str>) = (row.try_get("state")?, row.try_get("error_code")?);
-    let given_up = state == "failed" && error == Some("damaged");
+    // What a person no longer wants is not to be put back. A failed file that was never stored names no key, see below.
+    let given_up = state == "failed" && error != Some("superseded");
     if state != "stored" && !given_up {
         return Ok(None);
     }
@@ -452,8 +453,11 @@ pub(super) fn note_judged(tx: &mut Tx<'_>, judged: &Judged) -> rusqlite::Result<
         Verdict::Unreadable(_) => ("unreadable", &mut scrub.tally.unreadable),
     };
     *counter += 1;
-    let detail = judged.verdict.sentence();
-    let repairs = scrub.orders.repair && wrong != "unreadable";
+    let mut detail = judged.verdict.sentence();
+    if file.given_up {
+        detail = format!("{detail}, and could not be fetched again; {}", what_helps(file));
+    }
+    let repairs = scrub.orders.repair && wrong != "unreadable" && !file.given_up;
     let queued = repairs && tx.now < deadline;
     if queued {
         change(
@@ -473,9 +477,16 @@ pub(super) fn note_judged(tx: &mut Tx<'_>, judged: &Judged) -> rusqlite::Result<
 
 fn given_up(detail: &str, file: &StoredFile, deadline: Millis) -> String {
     format!(
-        "{detail}, and its source had it until {} only; what there is of it lies at {}: put a copy with SHA-256 {} there \
-         and run `reelhook scrub --repair`, or try the source nevertheless with `reelhook tasks retry`",
+        "{detail}, and its source had it until {} only; {}",
         rfc3339(deadline),
+        what_helps(file)
+    )
+}
+
+fn what_helps(file: &StoredFile) -> String {
+    format!(
+        "what there is of it lies at {}: put a copy with SHA-256 {} there and run `reelhook scrub --repair`, or try the \
+         source nevertheless with `reelhook tasks retry`",
         file.storage_key,
         hex::encode(file.sha256)
     )
@@ -486,7 +497,7 @@ fn deadline_of(tx: &Tx<'_>, file: &StoredFile) -> rusqlite::Result<Option<Millis
     tx.db
         .prepare_cached(
             "SELECT deadline FROM downloads WHERE id = ?1 AND sha256 = ?2 AND storage_key = ?3 AND updated_at = ?4
-                AND state = ?5 AND (state = 'stored' OR error_code = 'damaged')",
+                AND state = ?5 AND (state = 'stored' OR error_code <> 'superseded')",
         )?
         .query_row(
             params![

@@ -153,10 +153,13 @@ async fn what_the_source_no_longer_has_is_given_up_until_somebody_puts_it_back()
     let refused = running.get("/v1/tasks/old/files/result-0.mp4").await;
     assert_eq!(refused.problem(), (404, "not_stored".to_owned()));
 
-    assert_eq!(
-        scrub(&running, true).await["files"],
-        0,
-        "it is no stored file any more"
+    let again = scrub(&running, true).await;
+    assert_eq!(again["files"], 0, "it is no stored file any more");
+    assert_eq!(findings(&again), BTreeMap::from([("old", "damaged")]));
+    let detail = again["findings"][0]["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("lies at kie/old/result-0.mp4: put a copy with SHA-256"),
+        "{detail}"
     );
     fs::write(path_of(&running, "old"), content_of("old")).unwrap();
     assert_eq!(scrub(&running, true).await["repaired"], 1);
@@ -208,6 +211,34 @@ async fn a_storage_that_is_not_there_is_waited_for_and_no_file_called_missing() 
         "{done}"
     );
     assert_eq!(cdn.all_hits(), 2);
+}
+
+#[tokio::test]
+async fn what_failed_to_be_fetched_again_can_be_put_back() {
+    let cdn = Cdn::start().await;
+    let setup = Setup::new("egress.allow_cidrs = [\"127.0.0.0/8\"]\n[downloads]\nmax_size = \"3000B\"\n");
+    let running = with_files(setup.start().await, &cdn, &["old"]).await;
+    fs::remove_file(path_of(&running, "old")).unwrap();
+    // The source has something else now, which fails by another code.
+    cdn.file("/old.mp4", &mp4(1, 4_000));
+    assert_eq!(scrub(&running, true).await["repaired"], 1);
+    let task = running.wait_settled("old").await;
+    assert_eq!(task["files"][0]["error"]["code"], "too_large");
+    let found = scrub(&running, true).await;
+    assert_eq!(findings(&found), BTreeMap::from([("old", "missing")]));
+    let detail = found["findings"][0]["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("lies at kie/old/result-0.mp4: put a copy with SHA-256"),
+        "{detail}"
+    );
+    assert_eq!(
+        running.task("old").await["files"][0]["error"]["code"],
+        "too_large"
+    );
+    fs::create_dir_all(path_of(&running, "old").parent().unwrap()).unwrap();
+    fs::write(path_of(&running, "old"), content_of("old")).unwrap();
+    assert_eq!(scrub(&running, true).await["repaired"], 1);
+    assert_eq!(running.task("old").await["media"], "stored");
 }
 
 #[tokio::test]
