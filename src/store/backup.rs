@@ -49,6 +49,17 @@ impl Source {
         Ok(bytes.unsigned_abs())
     }
 
+    /// Bytes of the pages that a copy has, those that are in the write-ahead log yet among them.
+    pub fn used_bytes(&self) -> Result<u64, BackupError> {
+        let bytes: i64 = self.0.query_row(
+            "SELECT (page_count - freelist_count) * page_size
+             FROM pragma_page_count, pragma_freelist_count, pragma_page_size",
+            [],
+            |row| row.get(0),
+        )?;
+        Ok(bytes.unsigned_abs())
+    }
+
     /// What ends a copy that is under way, from another thread.
     pub fn interrupter(&self) -> InterruptHandle {
         self.0.get_interrupt_handle()

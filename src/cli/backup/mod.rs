@@ -28,6 +28,8 @@ const MANIFEST: &str = "media.jsonl";
 /// What says that the other two are good.
 const SEAL: &str = "backup.json";
 
+/// How many sentences about files are kept.
+const FINDINGS: usize = 100;
 /// How often it is looked how far the copy is.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -68,15 +70,50 @@ struct Part {
     sha256: String,
 }
 
-/// Whether the stored files were looked for.
-#[derive(Debug, Clone, Copy, Serialize)]
+/// Whether the stored files were looked for, and what was wrong with them.
+#[derive(Debug, Default, Serialize)]
 struct MediaCheck {
+    /// Whether all were looked for.
     done: bool,
     /// Files that were deleted, or stored anew, between the copy and the look.
     changed_since: u64,
+    missing: u64,
+    /// Files of another length.
+    damaged: u64,
+    /// Files that the storage failed to look for.
+    unreadable: u64,
+    /// A sentence for each of them, the first [`FINDINGS`].
+    findings: Vec<String>,
 }
 
-/// Makes a backup. One that is not good leaves nothing behind.
+impl MediaCheck {
+    fn found(&mut self, what: String) {
+        if self.findings.len() < FINDINGS {
+            self.findings.push(what);
+        }
+    }
+
+    fn wrong(&self) -> u64 {
+        self.missing + self.damaged + self.unreadable
+    }
+
+    fn in_words(&self) -> String {
+        match self {
+            _ if self.wrong() > 0 => format!(
+                "{} missing, {} damaged, {} that could not be looked for",
+                self.missing, self.damaged, self.unreadable
+            ),
+            Self { done: false, .. } => "not looked for".to_owned(),
+            Self { changed_since: 0, .. } => "all in their place".to_owned(),
+            Self { changed_since, .. } => {
+                format!("all in their place but for {changed_since} that changed since")
+            }
+        }
+    }
+}
+
+/// Makes a backup. One that is not good leaves nothing behind. One that is good while stored files are not stays, and the
+/// exit code says so.
 pub(super) async fn run(args: Args, session: &mut Session) -> anyhow::Result<Exit> {
     let config = session.config(Overrides {
         data_dir: args.data_dir.clone(),
@@ -94,7 +131,12 @@ pub(super) async fn run(args: Args, session: &mut Session) -> anyhow::Result<Exi
     } else {
         show(&seal, &args.dir, session)?;
     }
-    Ok(Exit::Fine)
+    warn(&seal.media_check, session);
+    Ok(if seal.media_check.findings.is_empty() {
+        Exit::Fine
+    } else {
+        Exit::Failed
+    })
 }
 
 /// Drawn on standard error, if that is a terminal.
@@ -113,6 +155,8 @@ async fn make(args: &Args, config: &Config, session: &Session, bar: &ProgressBar
     let (began, created_at) = (Instant::now(), rfc3339(session.clock.now()));
     let mut target = Target::make(&args.dir)?;
     let copy = target.path(DATABASE);
+    // The copy, and its own copy that is tried.
+    target.has_room_for(Source::open(&database)?.used_bytes()?.saturating_mul(2))?;
     copy_database(&database, &copy, bar).await?;
     bar.set_message("reading the copy");
     let manifest = target.path(MANIFEST);
@@ -124,10 +168,7 @@ async fn make(args: &Args, config: &Config, session: &Session, bar: &ProgressBar
     bar.set_message("trying it");
     let restored = trial::restore(&target, &copy, &contents).await?;
     let media_check = if args.no_media_check {
-        MediaCheck {
-            done: false,
-            changed_since: 0,
-        }
+        MediaCheck::default()
     } else {
         trial::look_for_files(&restored, &database, config, bar).await?
     };
@@ -219,13 +260,7 @@ fn show(seal: &Seal, dir: &Path, session: &mut Session) -> anyhow::Result<()> {
         count(contents.tasks, "task"),
         count(contents.stored, "stored file"),
     ))?;
-    let looked = match seal.media_check {
-        MediaCheck { done: false, .. } => "not looked for".to_owned(),
-        MediaCheck { changed_since: 0, .. } => "all in their place".to_owned(),
-        MediaCheck { changed_since, .. } => {
-            format!("all in their place but for {changed_since} that changed since")
-        }
-    };
+    let looked = seal.media_check.in_words();
     session.print(&format!(
         "the files themselves, {}, are not in it ({looked}): {MANIFEST} lists what to copy",
         human::size(contents.stored_bytes.unsigned_abs())
@@ -235,6 +270,24 @@ fn show(seal: &Seal, dir: &Path, session: &mut Session) -> anyhow::Result<()> {
         Duration::from_millis(seal.duration_ms).as_secs_f64()
     ));
     Ok(())
+}
+
+/// Says what is wrong with the files.
+fn warn(check: &MediaCheck, session: &mut Session) {
+    if check.findings.is_empty() {
+        return;
+    }
+    for finding in &check.findings {
+        session.note(finding);
+    }
+    let more = check.wrong().saturating_sub(check.findings.len() as u64);
+    if more > 0 {
+        session.note(&format!("and {more} more"));
+    }
+    if !check.done {
+        session.note("not all files were looked for");
+    }
+    session.note("the copy of the database is good; `reelhook scrub --repair` has such files fetched again");
 }
 
 /// Runs work on a thread that may block.

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 
+use super::super::human;
+
 /// Where everything is made.
 const UNFINISHED: &str = "unfinished";
 
@@ -81,10 +83,27 @@ impl Target {
         self.finished = true;
         fs::remove_dir_all(self.path(""))?;
         File::open(&self.dir)?.sync_all()?;
-        match self.dir.parent() {
-            Some(parent) if self.is_new && !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+        match parent_of(&self.dir) {
+            Some(parent) if self.is_new => File::open(parent)?.sync_all(),
             _ => Ok(()),
         }
+    }
+
+    /// Refuses if the file system has less room than this.
+    pub(super) fn has_room_for(&self, bytes: u64) -> anyhow::Result<()> {
+        // Where the system does not tell, writing will.
+        let Ok(found) = rustix::fs::statvfs(&self.dir) else {
+            return Ok(());
+        };
+        let free = found.f_bavail.saturating_mul(found.f_frsize);
+        anyhow::ensure!(
+            bytes <= free,
+            "{} has {} free, and the copy and its trial need {}",
+            self.dir.display(),
+            human::size(free),
+            human::size(bytes)
+        );
+        Ok(())
     }
 }
 
@@ -106,6 +125,13 @@ impl Drop for Target {
             }
         }
     }
+}
+
+/// The directory that a directory lies in; that of a name alone is the working directory.
+fn parent_of(dir: &Path) -> Option<&Path> {
+    let parent = dir.parent()?;
+    let is_here = parent.as_os_str().is_empty();
+    Some(if is_here { Path::new(".") } else { parent })
 }
 
 fn private() -> DirBuilder {
@@ -133,5 +159,26 @@ pub(super) fn measure(path: &Path) -> io::Result<(u64, String)> {
                 bytes += count as u64;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_of_one_part_lies_in_the_working_directory() {
+        assert_eq!(parent_of(Path::new("backup")), Some(Path::new(".")));
+        assert_eq!(parent_of(Path::new("a/b")), Some(Path::new("a")));
+        assert_eq!(parent_of(Path::new("/")), None);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_before() {
+        let scratch = tempfile::tempdir().unwrap();
+        let target = Target::make(&scratch.path().join("backup")).unwrap();
+        target.has_room_for(1).unwrap();
+        let refused = target.has_room_for(u64::MAX).unwrap_err().to_string();
+        assert!(refused.contains("free"), "{refused}");
     }
 }

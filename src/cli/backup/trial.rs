@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::super::instance::storage_of;
+use super::super::instance::existing_storage_of;
 use super::target::Target;
 use super::{DATABASE, MediaCheck, blocking};
 use crate::clock::Clock;
@@ -20,6 +20,8 @@ use crate::store::scrub::StoredFile;
 
 /// How many of the newest tasks must be found by their ids.
 const NEWEST: u16 = 100;
+/// After how many files that cannot be looked for the rest is left out.
+const MOST_UNREADABLE: u64 = 100;
 /// How long closing the restored database may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -76,14 +78,21 @@ pub(super) async fn restore(target: &Target, copy: &Path, contents: &Contents) -
 }
 
 /// Looks whether every file of the copy lies in the storage in its full length. One that went since, or was stored
-/// anew, is none of the backup's business.
+/// anew, is none of the backup's business. What is wrong with the files is told, and is no reason to have no backup.
 pub(super) async fn look_for_files(
     restored: &Restored,
     live: &Path,
     config: &Config,
     bar: &ProgressBar,
 ) -> anyhow::Result<MediaCheck> {
-    let storage = storage_of(config, &Tasks::new())?;
+    let mut check = MediaCheck::default();
+    let storage = match existing_storage_of(config, &Tasks::new()) {
+        Ok(storage) => storage,
+        Err(error) => {
+            check.found(format!("{error:#}"));
+            return Ok(check);
+        }
+    };
     let total = restored.store.counts().await?.files.remove("stored");
     bar.set_style(ProgressStyle::with_template(
         "{bar:24} {pos} of {len} {msg}, {elapsed}",
@@ -91,23 +100,19 @@ pub(super) async fn look_for_files(
     bar.set_position(0);
     bar.set_length(total.unwrap_or_default().unsigned_abs());
     bar.set_message("files looked for");
-    let (mut last, mut changed_since, mut wrong) = (-1, 0, Vec::new());
+    let mut last = -1;
     while let Some(stretch) = next(&restored.store, &mut last).await? {
         for file in stretch.into_iter().filter(|file| !file.given_up) {
             bar.inc(1);
-            match look_for(&storage, &file).await? {
-                None => {}
-                Some(_) if !Source::open(live)?.still_has(&file)? => changed_since += 1,
-                Some(what) => wrong.push(what),
+            look_for(&storage, &file, live, &mut check).await;
+            // Each may take its time to fail: the storage is out of reach.
+            if check.unreadable >= MOST_UNREADABLE {
+                return Ok(check);
             }
         }
-        anyhow::ensure!(wrong.len() < 10, sentence(&wrong, "and perhaps more"));
     }
-    anyhow::ensure!(wrong.is_empty(), sentence(&wrong, "no others"));
-    Ok(MediaCheck {
-        done: true,
-        changed_since,
-    })
+    check.done = true;
+    Ok(check)
 }
 
 async fn next(store: &Store, last: &mut i64) -> anyhow::Result<Option<Vec<StoredFile>>> {
@@ -116,25 +121,29 @@ async fn next(store: &Store, last: &mut i64) -> anyhow::Result<Option<Vec<Stored
     Ok(stretch.last.map(|_| stretch.files))
 }
 
-/// What is wrong with a file, if anything is.
-async fn look_for(storage: &Storage, file: &StoredFile) -> anyhow::Result<Option<String>> {
+/// Notes what is wrong with a file, if anything is.
+async fn look_for(storage: &Storage, file: &StoredFile, live: &Path, check: &mut MediaCheck) {
     let key = &file.storage_key;
-    match storage.open_file(key).await {
-        Ok(found) if found.length() == file.bytes.unsigned_abs() => Ok(None),
-        Ok(found) => Ok(Some(format!(
-            "{key} has {} bytes instead of {}",
-            found.length(),
-            file.bytes
-        ))),
-        Err(StorageError::Missing) => Ok(Some(format!("{key} is missing"))),
-        Err(error) => anyhow::bail!("{key} cannot be looked for: {}", error.sentence()),
+    let (counter, what) = match storage.open_file(key).await {
+        Ok(found) if found.length() == file.bytes.unsigned_abs() => return,
+        Ok(found) => {
+            let what = format!("{key} has {} bytes instead of {}", found.length(), file.bytes);
+            (&mut check.damaged, what)
+        }
+        Err(StorageError::Missing) => (&mut check.missing, format!("{key} is missing")),
+        Err(error) => {
+            let what = format!("{key} cannot be looked for: {}", error.sentence());
+            (&mut check.unreadable, what)
+        }
+    };
+    // If the database cannot be asked, the file stays one that is not as it should be.
+    if matches!(
+        Source::open(live).and_then(|live| live.still_has(file)),
+        Ok(false)
+    ) {
+        check.changed_since += 1;
+        return;
     }
-}
-
-fn sentence(wrong: &[String], others: &str) -> String {
-    format!(
-        "files are not what the database says: {}, {others}. `reelhook scrub --repair` has them fetched again; \
-         --no-media-check makes a backup nevertheless",
-        wrong.join(", ")
-    )
+    *counter += 1;
+    check.found(what);
 }
