@@ -230,7 +230,9 @@ impl Retention {
                     return Ok((removed, bytes));
                 }
                 let (began, task) = (Instant::now(), (file.source.as_str(), file.task_id.as_str()));
-                if remove_file((&self.store, &self.storage), task, file.row).await? == Deletion::Done {
+                if remove_file((&self.store, &self.storage), task, (file.row, file.stored_at)).await?
+                    == Deletion::Done
+                {
                     over = over.saturating_sub(file.bytes);
                     removed += 1;
                     bytes += file.bytes.unsigned_abs();
@@ -269,11 +271,25 @@ pub async fn remove_task(
     task: (&str, &str),
     rows: impl Future<Output = Result<Deletion, StoreError>>,
 ) -> Result<Deletion, StoreError> {
+    let rows = async {
+        let deletion = rows.await?;
+        if deletion == Deletion::Done {
+            parts.1.forget_spooled_of(task.0, task.1);
+        }
+        Ok(deletion)
+    };
+    remove(parts, task, rows).await
+}
+
+async fn remove(
+    parts: (&Store, &Storage),
+    task: (&str, &str),
+    rows: impl Future<Output = Result<Deletion, StoreError>>,
+) -> Result<Deletion, StoreError> {
     // Held to the end: what a download publishes comes before the deletion and is removed, or is not published.
     let files = parts.1.task_files(task.0, task.1).await;
     let deletion = rows.await?;
     if deletion == Deletion::Done {
-        parts.1.forget_spooled_of(task.0, task.1);
         failpoint::step(Step::RowsDeleted);
         let swept = remove_doomed(parts.0, &files, task).await?;
         failpoint::step(Step::FilesRemoved);
@@ -289,13 +305,14 @@ pub async fn remove_task(
     Ok(deletion)
 }
 
-/// Removes one stored file of a task and keeps its row, which says `deleted` from then on.
+/// Removes one file of a task, if it is still the one that was stored at that moment, and keeps its row, which says
+/// `deleted` from then on.
 pub async fn remove_file(
     parts: (&Store, &Storage),
     task: (&str, &str),
-    download: i64,
+    (download, stored_at): (i64, Millis),
 ) -> Result<Deletion, StoreError> {
-    remove_task(parts, task, parts.0.delete_file(download)).await
+    remove(parts, task, parts.0.delete_file(download, stored_at)).await
 }
 
 /// What became of doomed files.

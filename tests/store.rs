@@ -521,8 +521,9 @@ async fn a_deleted_file_leaves_its_row_and_a_doomed_key() {
         .await;
     let claimed = bench.store.claim_download(LEASE, 4).await.unwrap().unwrap();
     let download = claimed.lease.download;
+    let now = bench.clock.now();
     assert_eq!(
-        bench.store.delete_file(download).await.unwrap(),
+        bench.store.delete_file(download, now).await.unwrap(),
         Deletion::Unknown
     );
     let settled = bench
@@ -534,9 +535,18 @@ async fn a_deleted_file_leaves_its_row_and_a_doomed_key() {
 
     let changes = bench.store.changes();
     let before = *changes.borrow();
-    assert_eq!(bench.store.delete_file(download).await.unwrap(), Deletion::Done);
+    // Another one was judged, and has been replaced meanwhile.
     assert_eq!(
-        bench.store.delete_file(download).await.unwrap(),
+        bench.store.delete_file(download, now - 1).await.unwrap(),
+        Deletion::Unknown
+    );
+    assert_eq!(bench.store.doomed_tasks().await.unwrap(), []);
+    assert_eq!(
+        bench.store.delete_file(download, now).await.unwrap(),
+        Deletion::Done
+    );
+    assert_eq!(
+        bench.store.delete_file(download, now).await.unwrap(),
         Deletion::Unknown
     );
     let task = bench.task("t").await.unwrap();

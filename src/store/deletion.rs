@@ -7,6 +7,7 @@ use super::downloads::Lease;
 use super::ranges::of_task;
 use super::writer::{Command, Reply, Tx};
 use super::{Store, StoreError, keys, record, summary};
+use crate::clock::Millis;
 
 /// Whether a noted key is of no claim that still stands and may settle its file.
 macro_rules! abandoned {
@@ -54,10 +55,10 @@ impl Store {
         self.delete(Command::DeleteTask { task }).await
     }
 
-    /// Dooms one stored file: its row says `deleted` and keeps what is known of it but for the key. The caller removes
-    /// it under the same rules as the files of a deleted task.
-    pub async fn delete_file(&self, download: i64) -> Result<Deletion, StoreError> {
-        self.delete(Command::DeleteFile { download }).await
+    /// Dooms one stored file, if it is still the one that was stored at that moment: its row says `deleted` and keeps what
+    /// is known of it but for the key. The caller removes it under the same rules as the files of a deleted task.
+    pub async fn delete_file(&self, download: i64, stored_at: Millis) -> Result<Deletion, StoreError> {
+        self.delete(Command::DeleteFile { download, stored_at }).await
     }
 
     async fn delete(&self, command: Command) -> Result<Deletion, StoreError> {
@@ -185,24 +186,29 @@ fn delete_deliveries(tx: &mut Tx<'_>, task: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Dooms a stored file and keeps its row.
-pub(super) fn delete_file(tx: &mut Tx<'_>, download: i64) -> rusqlite::Result<Deletion> {
-    let doomed = tx.execute(
+/// Dooms the file that was stored at a moment and keeps its row.
+pub(super) fn delete_file(tx: &mut Tx<'_>, download: i64, stored_at: Millis) -> rusqlite::Result<Deletion> {
+    tx.execute(
         "INSERT INTO doomed_keys (task_id, source, storage_key)
          SELECT t.task_id, t.source, d.storage_key FROM downloads d JOIN tasks t ON t.id = d.task
-         WHERE d.id = ?1 AND d.state = 'stored' ON CONFLICT DO NOTHING",
-        params![download],
+         WHERE d.id = ?1 AND d.state = 'stored' AND d.updated_at = ?2
+         ON CONFLICT DO UPDATE SET download = NULL, lease_token = NULL",
+        params![download, stored_at],
     )?;
-    if doomed == 0 {
-        return Ok(Deletion::Unknown);
-    }
-    let task = tx
+    let task: Option<i64> = tx
         .db
         .prepare_cached(
             "UPDATE downloads SET state = 'deleted', storage_key = NULL, updated_at = ?2, change_seq = ?3
-             WHERE id = ?1 RETURNING task",
+             WHERE id = ?1 AND state = 'stored' AND updated_at = ?4 RETURNING task",
         )?
-        .query_row(params![download, tx.now, tx.upcoming_change()], |row| row.get(0))?;
+        .query_row(
+            params![download, tx.now, tx.upcoming_change(), stored_at],
+            |row| row.get(0),
+        )
+        .optional()?;
+    let Some(task) = task else {
+        return Ok(Deletion::Unknown);
+    };
     summary::refresh(tx, task)?;
     Ok(Deletion::Done)
 }

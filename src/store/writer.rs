@@ -67,6 +67,7 @@ pub(super) enum Command {
     },
     DeleteFile {
         download: i64,
+        stored_at: Millis,
     },
     ForgetDoomed {
         source: String,
@@ -601,7 +602,9 @@ fn apply(tx: &mut Tx<'_>, command: &Command) -> rusqlite::Result<Reply> {
         }
         Command::RetryTask { task } => Reply::Queued(downloads::retry_task(tx, *task)?),
         Command::DeleteTask { task } => Reply::Deleted(deletion::delete(tx, *task)?),
-        Command::DeleteFile { download } => Reply::Deleted(deletion::delete_file(tx, *download)?),
+        Command::DeleteFile { download, stored_at } => {
+            Reply::Deleted(deletion::delete_file(tx, *download, *stored_at)?)
+        }
         Command::ForgetDoomed {
             source,
             task_id,
