@@ -227,8 +227,8 @@ fn publish(staged: Staged, target: &Path, root: &Path) -> io::Result<()> {
 /// meanwhile because it is empty.
 fn rename_into(from: &Path, target: &Path, directory: &Path) -> io::Result<()> {
     for _ in 0..RENAMES {
-        fs::create_dir_all(directory)?;
-        match fs::rename(from, target) {
+        // Also between two of the directories that are made.
+        match fs::create_dir_all(directory).and_then(|()| fs::rename(from, target)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             renamed => return renamed,
         }

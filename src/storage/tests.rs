@@ -250,11 +250,13 @@ async fn removing_a_file_removes_the_directories_that_are_empty_without_it() {
 #[tokio::test]
 async fn a_directory_that_others_remove_is_made_again() {
     let (_directory, storage) = storage();
-    // Either takes `kie` away whenever it is empty.
+    let layout = "a/b/c/d/{source}/{task_id}/{name}".parse().unwrap();
+    let storage = &storage.with_layout(layout);
+    // Either takes `kie` away, and those above it, whenever it is empty.
     let rounds = async |download, task_id| {
-        for token in 0..200 {
-            let finished = written_as(&storage, (download, token), b"x").await;
-            let key = publish(&storage, finished, (task_id, "a.mp4")).await;
+        for token in 0..300 {
+            let finished = written_as(storage, (download, token), b"x").await;
+            let key = publish(storage, finished, (task_id, "a.mp4")).await;
             let files = storage.task_files("kie", task_id).await;
             files.remove(&key).await.unwrap();
         }
