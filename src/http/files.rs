@@ -73,6 +73,9 @@ pub(super) async fn serve(
         return Ok((StatusCode::NOT_MODIFIED, unchanged).into_response());
     }
     let stored = app.storage.open_file(key).await?;
+    if file.bytes.and_then(|bytes| u64::try_from(bytes).ok()) != Some(stored.length()) {
+        return Err(damaged(&task, file, stored.length()));
+    }
     if may_redirect(&app, &method, &headers) && query.proxy.is_none() {
         // Not every kind of credentials can sign: where they cannot, the file comes from here.
         if let Ok(Some(url)) = app.storage.signed_url(key, OPENS_FOR).await {
@@ -159,6 +162,23 @@ fn not_stored(file: &FileRecord) -> Problem {
         StatusCode::NOT_FOUND,
         "not_stored",
         format!("{} is {}{why}", file.name, file.state),
+    )
+}
+
+/// What lies there is not what was stored, and must not go out under its tag.
+fn damaged(task: &TaskRecord, file: &FileRecord, found: u64) -> Problem {
+    let (task_id, name) = (&task.task_id, &file.name);
+    tracing::error!(
+        task.id = task_id,
+        "{name} of task {task_id} is damaged: {found} bytes lie there"
+    );
+    Problem::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "file_damaged",
+        format!(
+            "{found} bytes of {name} lie there where {} were stored; `reelhook scrub --repair` has it fetched again",
+            file.bytes.unwrap_or_default()
+        ),
     )
 }
 

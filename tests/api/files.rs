@@ -154,6 +154,21 @@ async fn bytes_of_no_known_media_are_never_shown_in_place() {
 }
 
 #[tokio::test]
+async fn a_file_of_another_length_does_not_go_out_under_its_tag() {
+    let (server, content) = stored().await;
+    let path = server.data_dir().join("media/kie/t1/result-0.mp4");
+    for damaged in [&content[1..], &[&content[..], b"x"].concat()] {
+        std::fs::write(&path, damaged).unwrap();
+        for headers in [&[][..], &[("range", "bytes=0-9")]] {
+            let refused = server.get_with(PATH, headers).await;
+            assert_eq!(refused.problem(), (500, "file_damaged".to_owned()));
+        }
+    }
+    std::fs::write(&path, &content).unwrap();
+    assert!(server.get(PATH).await.body == content);
+}
+
+#[tokio::test]
 async fn a_file_that_is_gone_from_disk_is_missing_until_it_is_put_back() {
     let (server, content) = stored().await;
     let path = server.data_dir().join("media/kie/t1/result-0.mp4");
