@@ -248,8 +248,13 @@ fn remove(target: &Path, root: &Path) -> io::Result<()> {
                 Err(error) => error.kind() == io::ErrorKind::NotFound,
                 Ok(()) => true,
             };
-        if !is_gone {
-            return sync_upward(directory, directory);
+        if is_gone {
+            continue;
+        }
+        match sync_upward(directory, directory) {
+            // Others have emptied it meanwhile: what its removal is synced with covers ours.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && directory != root => {}
+            synced => return synced,
         }
     }
     Ok(())
