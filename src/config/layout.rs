@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Longest literal text beside a placeholder, in bytes: with what a placeholder becomes it stays a file name.
+/// Longest literal text beside a placeholder, before and after it together, in bytes: with what a placeholder becomes it stays a file name.
 const LONGEST: usize = 32;
 
 /// `storage.layout`: parts with a slash between them, each of literal text and at most one placeholder.
@@ -125,9 +125,10 @@ impl Part {
         if after.contains('{') {
             return Err(BadLayout::Joined(text.to_owned()));
         }
-        let is_plain = |text: &str| text.len() <= LONGEST && text.bytes().all(is_plain);
+        let is_long = before.len() + after.len() > LONGEST;
+        let is_plain = |text: &str| text.bytes().all(is_plain);
         let is_empty = text.is_empty() || text.starts_with('.');
-        if is_empty || !is_plain(before) || !is_plain(after) {
+        if is_empty || is_long || !is_plain(before) || !is_plain(after) {
             return Err(unsound());
         }
         Ok(Self {
@@ -168,6 +169,7 @@ mod tests {
     #[test]
     fn files_that_could_meet_or_lie_elsewhere_are_refused() {
         let long = format!("{{source}}/{{task_id}}{}/{{name}}", "x".repeat(33));
+        let around = format!("{{source}}/{0}{{task_id}}{0}x/{{name}}", "x".repeat(16));
         for (text, why) in [
             ("", "part \"\""),
             ("{task_id}/{name}", "lacks {source}"),
@@ -188,6 +190,7 @@ mod tests {
             ("a\\b/{source}/{task_id}/{name}", "part \"a\\\\b\""),
             ("{source}}/{task_id}/{name}", "part \"{source}}\""),
             (long.as_str(), "has the part"),
+            (around.as_str(), "has the part"),
         ] {
             let refused = text.parse::<Layout>().unwrap_err().to_string();
             assert!(refused.contains(why), "{text:?}: {refused}");

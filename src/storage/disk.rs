@@ -269,7 +269,8 @@ fn remove_all_but(kept: &[PathBuf], directory: &Path) -> io::Result<()> {
     for entry in entries {
         let entry = entry?;
         let path = entry.path();
-        if kept.contains(&path) {
+        // Under another layout, a kept file may lie deeper.
+        if kept.iter().any(|kept| kept.starts_with(&path)) {
             continue;
         }
         let removed = if entry.file_type()?.is_dir() {

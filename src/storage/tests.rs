@@ -213,7 +213,12 @@ async fn removing_a_task_removes_what_lies_in_its_directory_and_nothing_else() {
     fs::write(foreign, "x").unwrap();
 
     let files = storage.task_files("kie", "t1").await;
-    files.remove_all_but(&["kie/t1/b.mp4".to_owned()]).await.unwrap();
+    let deep = root.join("kie/t1/deep/er");
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("c.mp4"), "x").unwrap();
+    let kept = ["kie/t1/b.mp4", "kie/t1/deep/er/c.mp4"].map(str::to_owned);
+    files.remove_all_but(&kept).await.unwrap();
+    assert_eq!(read(&storage, &kept[1]).await.unwrap(), b"x");
     assert!(matches!(
         read(&storage, "kie/t1/a.mp4").await,
         Err(StorageError::Missing)
@@ -328,6 +333,25 @@ async fn a_bucket_is_taken_without_asking_it_unless_its_variables_cannot_be_righ
         );
         assert!(!refused.contains("hunter2"), "{refused}");
     }
+}
+
+#[tokio::test]
+async fn notes_of_uploads_that_cannot_be_read_stop_no_other() {
+    let notes = tempfile::tempdir().unwrap();
+    fs::create_dir(notes.path().join("a-directory")).unwrap();
+    fs::write(
+        notes.path().join("whole"),
+        r#"{"key":"kie/t1/a.mp4","upload":"1"}"#,
+    )
+    .unwrap();
+    let place = InBucket {
+        bucket: &"s3://media".parse().unwrap(),
+        variables: &Variables::new([("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "y")].into_iter()),
+        notes: notes.path(),
+        tasks: &Tasks::new(),
+    };
+    let storage = Storage::open_bucket(&place, notes.path()).unwrap();
+    assert_eq!(storage.take_over_uploads().unwrap(), 1);
 }
 
 #[tokio::test]

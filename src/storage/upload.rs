@@ -214,10 +214,18 @@ impl Bucket {
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned();
-            match serde_json::from_slice(&fs::read(&path)?) {
-                Ok(note) => drop(abandoned(self).insert(name, note)),
+            let read = fs::read(&path).map(|note| serde_json::from_slice(&note));
+            let taken = match read {
+                Ok(Ok(note)) => {
+                    abandoned(self).insert(name, note);
+                    Ok(())
+                }
                 // Cut off by the crash that it was written for.
-                Err(_) => fs::remove_file(path)?,
+                Ok(Err(_)) => fs::remove_file(path),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = taken {
+                tracing::warn!("a note of an upload is left as it is: {error}");
             }
         }
         Ok(abandoned(self).len())
