@@ -83,6 +83,15 @@ pub(super) struct Staged {
     sent: Option<(Unfinished, Parts)>,
 }
 
+/// What tells one object of a key from another.
+#[derive(Debug, PartialEq, Eq)]
+struct Found {
+    /// As it was noted on it.
+    sha256: Option<String>,
+    /// When it came, and the store's tag.
+    version: (i64, Option<String>),
+}
+
 impl Bucket {
     /// Takes the bucket without asking it anything, and `notes` as the directory of notes of unfinished uploads.
     pub(super) fn open(
@@ -148,9 +157,9 @@ impl Bucket {
         match sent {
             None => self.put_whole(&file, &location, &content_type).await?,
             Some((unfinished, parts)) => {
+                let before = self.found(&location).await;
                 let completed = parts.complete(self, &location).await;
-                // An answer may be lost: asked again, the store knows no such upload, and the object is there.
-                if completed.is_err() && !self.holds(&location, &file).await.unwrap_or(false) {
+                if completed.is_err() && !self.has_arrived(&location, &file, before).await {
                     return completed;
                 }
                 unfinished.finished();
@@ -189,18 +198,33 @@ impl Bucket {
             .map_err(|error| self.refused("publish a file", &error))
     }
 
-    /// Whether the object has the content of the file, by what was noted on it.
-    async fn holds(&self, location: &Location, file: &Finished) -> Result<bool, StorageError> {
+    /// Whether the object came into being although the answer to that was lost: it says that it has the content of the file,
+    /// and is not what was found there before, which may say the same and be rotten.
+    async fn has_arrived(
+        &self,
+        location: &Location,
+        file: &Finished,
+        before: Result<Option<Found>, StorageError>,
+    ) -> bool {
+        let (Ok(before), Ok(Some(now))) = (before, self.found(location).await) else {
+            return false;
+        };
+        now.sha256 == Some(hex::encode(file.sha256)) && before.as_ref() != Some(&now)
+    }
+
+    /// What lies at a place, if anything does.
+    async fn found(&self, location: &Location) -> Result<Option<Found>, StorageError> {
         let options = GetOptions {
             head: true,
             ..GetOptions::default()
         };
         match self.0.service.objects.get_opts(location, options).await {
-            Ok(found) => {
-                let sha256 = found.attributes.get(&Attribute::Metadata(SHA256.into()));
-                Ok(sha256.is_some_and(|sha256| **sha256 == hex::encode(file.sha256)))
-            }
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Ok(found) => Ok(Some(Found {
+                sha256: (found.attributes.get(&Attribute::Metadata(SHA256.into())))
+                    .map(|sha256| sha256.to_string()),
+                version: (found.meta.last_modified.timestamp_millis(), found.meta.e_tag),
+            })),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.failed("look at a stored file", &error)),
         }
     }
