@@ -18,13 +18,12 @@ mod rounds;
 #[path = "../../tests/wire/mod.rs"]
 mod wire;
 
-use std::path::PathBuf;
-
 use anyhow::bail;
 use bytesize::ByteSize;
 use clap::Parser as _;
 
 use report::Report;
+use rig::output::Output;
 
 /// Files fetched, hashed and synced, beside curl and aria2c
 #[derive(Debug, clap::Parser)]
@@ -50,20 +49,6 @@ struct Args {
     /// What `cargo bench` adds
     #[arg(long, hide = true)]
     bench: bool,
-}
-
-/// What becomes of the figures.
-#[derive(Debug, clap::Args)]
-struct Output {
-    /// Print one JSON object instead of tables
-    #[arg(long)]
-    json: bool,
-    /// Also renew its block of docs/performance.md
-    #[arg(long)]
-    write: bool,
-    /// Measure nothing: take the figures that an earlier run printed with --json
-    #[arg(long, value_name = "FILE")]
-    from: Option<PathBuf>,
 }
 
 /// A part of a run.

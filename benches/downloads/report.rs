@@ -1,10 +1,8 @@
 //! The figures of a run: for people, for programs, and for `docs/performance.md`.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 
-use anyhow::Context as _;
 use comfy_table::Table;
 use reelhook::clock::{Clock, rfc3339};
 use serde::{Deserialize, Serialize};
@@ -14,6 +12,7 @@ use crate::rig::disk::Fsync;
 use crate::rig::document;
 use crate::rig::machine::Machine;
 use crate::rig::numbers::{grouped, mebibytes};
+use crate::rig::output;
 
 /// Of the speed of curl, `sha256sum` and `sync`.
 const LEAST_SPEED: f64 = 0.8;
@@ -130,8 +129,7 @@ impl Report {
 
     /// The report of an earlier run, as it was printed for programs.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
-        let mut report: Self = serde_json::from_slice(&text).context("these are not the figures of a run")?;
+        let mut report: Self = output::figures(path)?;
         report.judge();
         Ok(report)
     }

@@ -22,13 +22,12 @@ mod seed;
 #[path = "../../tests/wire/mod.rs"]
 mod wire;
 
-use std::path::PathBuf;
-
 use anyhow::bail;
 use clap::Parser as _;
 
 use parts::Part;
 use report::Report;
+use rig::output::Output;
 
 /// Durable callbacks a second, beside the same HTTP stack without storage
 #[derive(Debug, clap::Parser)]
@@ -63,20 +62,6 @@ struct Args {
     /// What `cargo bench` adds
     #[arg(long, hide = true)]
     bench: bool,
-}
-
-/// What becomes of the figures.
-#[derive(Debug, clap::Args)]
-struct Output {
-    /// Print one JSON object instead of tables
-    #[arg(long)]
-    json: bool,
-    /// Also write docs/performance.md and its plots
-    #[arg(long)]
-    write: bool,
-    /// Measure nothing: take the figures that an earlier run printed with --json
-    #[arg(long, value_name = "FILE")]
-    from: Option<PathBuf>,
 }
 
 /// A server that this program can be.

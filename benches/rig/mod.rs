@@ -7,5 +7,6 @@ pub(crate) mod disk;
 pub(crate) mod document;
 pub(crate) mod machine;
 pub(crate) mod numbers;
+pub(crate) mod output;
 pub(crate) mod progress;
 pub(crate) mod server;

@@ -330,10 +330,9 @@ mod tests {
     use std::io;
 
     use super::*;
+    use crate::download::tests;
     use crate::egress::BlockReason;
-    use crate::provider::{Kind, Role};
     use crate::retry::Backoff;
-    use crate::store::downloads::Lease;
 
     const NOW: Millis = 1_800_000_000_000;
 
@@ -353,21 +352,10 @@ mod tests {
 
     fn claim(attempts: u32) -> ClaimedDownload {
         ClaimedDownload {
-            lease: Lease {
-                download: 1,
-                token: 1,
-            },
-            source: "kie".to_owned(),
-            task_id: "t1".parse().unwrap(),
-            kind: Kind::video(),
-            index: 0,
-            role: Role::Result,
-            n: 0,
-            url: "https://a.example/1.mp4".to_owned(),
-            host: "a.example".to_owned(),
             attempts,
             queued_at: NOW,
             deadline: NOW + 20 * 60_000,
+            ..tests::claim("https://a.example/1.mp4")
         }
     }
 

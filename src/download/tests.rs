@@ -70,7 +70,8 @@ impl Bench {
     }
 }
 
-fn claim(url: &str) -> ClaimedDownload {
+/// A claim of a file, with nothing tried yet.
+pub(super) fn claim(url: &str) -> ClaimedDownload {
     ClaimedDownload {
         lease: Lease {
             download: 1,

@@ -23,6 +23,7 @@ use crate::rig;
 use crate::rig::criterion::{self, Criterion};
 use crate::rig::disk::Fsync;
 use crate::rig::machine::Machine;
+use crate::rig::output;
 
 /// Everything that a run showed; what it left out is empty.
 #[derive(Debug, Serialize, Deserialize)]
@@ -64,8 +65,7 @@ impl Report {
 
     /// The report of an earlier run, as it was printed for programs.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
-        let mut report: Self = serde_json::from_slice(&text).context("these are not the figures of a run")?;
+        let mut report: Self = output::figures(path)?;
         report.judge();
         Ok(report)
     }
