@@ -16,8 +16,6 @@ const TROUBLES: u32 = 5;
 /// For how long at first; doubled with each further failure, up to the longest.
 const OPEN_FOR: Duration = Duration::from_secs(2);
 const OPEN_LONGEST: Duration = Duration::from_mins(2);
-/// No host is left alone for longer, whatever it asks for.
-const LONGEST: Duration = Duration::from_hours(1);
 /// For how long a host that worked tells something of our network.
 pub(super) const LATELY: Duration = Duration::from_hours(1);
 /// How many hosts are asked whether our network is at fault.
@@ -35,14 +33,22 @@ struct Host {
     worked: Option<(Millis, String)>,
     /// Failures in a row.
     troubles: u32,
-    /// Until when it is left alone.
-    open_until: Millis,
+    /// Since when and until when it is left alone.
+    open: (Millis, Millis),
 }
 
 impl Host {
-    /// A moment further away than any wait says only that the clock was set back since.
+    /// Before the moment at which that began, the clock was set back since, and nobody waits for it to catch up.
     fn is_left_alone(&self, now: Millis) -> bool {
-        (1..=millis(LONGEST)).contains(&self.open_until.saturating_sub(now))
+        let (since, until) = self.open;
+        (since..until).contains(&now)
+    }
+
+    fn leave_alone(&mut self, wait: Duration, now: Millis) {
+        let until = now.saturating_add(millis(wait));
+        if !self.is_left_alone(now) || until > self.open.1 {
+            self.open = (now, until);
+        }
     }
 }
 
@@ -66,22 +72,20 @@ impl Hosts {
             let pause = OPEN_FOR
                 .saturating_mul(2_u32.saturating_pow(more))
                 .min(OPEN_LONGEST);
-            host.open_until = host.open_until.max(now.saturating_add(millis(pause)));
+            host.leave_alone(pause, now);
             Some(pause)
         })
     }
 
     /// It asked to be left alone for so long.
     pub(super) fn asked_to_wait(&self, host: &str, wait: Duration, now: Millis) {
-        self.change(host, now, |host| {
-            host.open_until = host.open_until.max(now.saturating_add(millis(wait)));
-        });
+        self.change(host, now, |host| host.leave_alone(wait, now));
     }
 
     /// It was not their fault: every host may be asked again.
     pub(super) fn forgive(&self) {
         for host in self.lock().values_mut() {
-            (host.troubles, host.open_until) = (0, 0);
+            (host.troubles, host.open) = (0, (0, 0));
         }
     }
 
@@ -104,8 +108,10 @@ impl Hosts {
     pub(super) fn next_turn(&self, now: Millis) -> Option<Millis> {
         let just_now = now - 1000;
         let all = self.lock();
-        let left_alone = all.values().filter(|host| host.is_left_alone(just_now));
-        left_alone.map(|host| host.open_until).min()
+        let left_alone = all
+            .values()
+            .filter(|host| host.is_left_alone(now) || host.is_left_alone(just_now));
+        left_alone.map(|host| host.open.1).min()
     }
 
     /// Under which URLs the hosts answered that worked lately, the latest first; but not that of `but`.
@@ -172,6 +178,17 @@ mod tests {
         hosts.answered("a", "http://a/", NOW);
         assert_eq!(hosts.caps(NOW + 59_999), HashMap::from([("a".to_owned(), 0)]));
         assert_eq!(hosts.caps(NOW + 60_000), HashMap::new());
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_leaves_nobody_alone() {
+        let hosts = Hosts::default();
+        hosts.asked_to_wait("a", Duration::from_mins(1), NOW);
+        for ago in [1, 3_600_000, 43_200_000] {
+            assert_eq!(hosts.caps(NOW - ago), HashMap::new());
+        }
+        hosts.asked_to_wait("a", Duration::from_secs(1), NOW - 3_600_000);
+        assert_eq!(hosts.next_turn(NOW - 3_600_000), Some(NOW - 3_599_000));
     }
 
     #[test]

@@ -126,13 +126,11 @@ impl Pause {
     /// When it is to be probed next, if the queue is paused. Never later than the wait between two probes, should the clock be
     /// set back.
     pub(super) fn probe_at(&self, clock: &Clock) -> Option<Millis> {
-        let state = self.lock();
-        let paused = state.paused.as_ref()?;
-        Some(
-            paused
-                .probe_at
-                .min(clock.now().saturating_add(millis(paused.wait))),
-        )
+        let mut state = self.lock();
+        let paused = state.paused.as_mut()?;
+        let latest = clock.now().saturating_add(millis(paused.wait));
+        paused.probe_at = paused.probe_at.min(latest);
+        Some(paused.probe_at)
     }
 
     /// What is to be probed now: the next probe is put off.
@@ -192,5 +190,7 @@ mod tests {
         assert_eq!(pause.probe_at(&clock), Some(1_015_000));
         clock.set(1_000);
         assert_eq!(pause.probe_at(&clock), Some(16_000), "set back");
+        clock.set(2_000);
+        assert_eq!(pause.probe_at(&clock), Some(16_000), "and it comes nearer");
     }
 }
