@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use super::instance::storage_of;
 use super::listeners::pair;
 use super::{Exit, Session, human, serve};
 use crate::clock::{Clock, Millis, rfc3339};
 use crate::config::{Bucket, Config, Media, Place};
 use crate::shutdown::Tasks;
-use crate::storage::{InBucket, Storage};
+use crate::storage::Storage;
 use crate::store::data_dir::{DataDir, DataDirError};
 use crate::store::{Probe, Store};
 use crate::{telemetry, tls};
@@ -146,7 +147,7 @@ async fn files(config: &Config) -> Finding {
             Ok(_) => Ok(format!("{} can be written{}", media.display(), free_space(media))),
             Err(error) => Err(error.sentence()),
         },
-        Media::Bucket(bucket) => try_bucket(config, bucket, &spool).await,
+        Media::Bucket(bucket) => try_bucket(config, bucket).await,
     };
     Finding {
         subject: "files",
@@ -154,14 +155,8 @@ async fn files(config: &Config) -> Finding {
     }
 }
 
-async fn try_bucket(config: &Config, bucket: &Bucket, spool: &Path) -> Result<String, String> {
-    let place = InBucket {
-        bucket,
-        variables: &config.storage.variables,
-        notes: spool,
-        tasks: &Tasks::new(),
-    };
-    let storage = Storage::open_bucket(&place, spool).map_err(|error| error.to_string())?;
+async fn try_bucket(config: &Config, bucket: &Bucket) -> Result<String, String> {
+    let storage = storage_of(config, &Tasks::new()).map_err(|error| error.to_string())?;
     match storage.probe().await {
         Ok(()) => Ok(format!("{bucket} takes files and removes them")),
         Err(error) => Err(error.sentence()),
