@@ -86,11 +86,11 @@ impl Disk {
     /// made.
     pub(super) async fn stage(&self, finished: Finished) -> io::Result<Staged> {
         let from = finished.spooled;
-        let to = self.incoming().join(from.path().file_name().unwrap_or_default());
+        let to = Unpublished(self.incoming().join(from.path().file_name().unwrap_or_default()));
         // All go along, so that what appears after the caller stopped waiting is removed nevertheless.
         let tried = blocking(move || {
             let tried = renames(&Unpublished(from.path().with_extension("try")), &to)?;
-            Ok((from, Unpublished(to), tried))
+            Ok((from, to, tried))
         });
         match tried.await? {
             (from, _, true) => Ok(Staged { from, copy: None }),
@@ -176,15 +176,11 @@ pub(super) fn probe(directory: &Path) -> io::Result<()> {
 
 /// Whether files can be renamed from the directory of one path to that of another. An empty file tells: the same device may
 /// be mounted twice, or have a quota for each of them, and the file itself must not lie where nobody looks for it.
-fn renames(from: &Unpublished, to: &Path) -> io::Result<bool> {
+fn renames(from: &Unpublished, to: &Unpublished) -> io::Result<bool> {
     File::create(&from.0)?;
-    match fs::rename(&from.0, to) {
+    match fs::rename(&from.0, &to.0) {
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => Ok(false),
-        Err(error) => Err(error),
-        Ok(()) => {
-            fs::remove_file(to)?;
-            Ok(true)
-        }
+        renamed => renamed.map(|()| true),
     }
 }
 
