@@ -161,7 +161,7 @@ impl Attempt<'_> {
         };
         let promise = self.room(body.brings.unwrap_or(0))?;
         let announced = body.brings.map(|brings| spool.bytes() + brings);
-        self.stream(body, spool, promise).await?;
+        self.stream(body.response, announced, spool, promise).await?;
         let received = spool.bytes();
         match announced.max(spool.note().and_then(|note| note.total)) {
             // The HTTP library sees to it already, for HTTP/1 by breaking off; a file is not left to that alone.
@@ -238,14 +238,15 @@ impl Attempt<'_> {
         }
     }
 
+    /// Writes what the answer brings, up to where it said that the file `ends`.
     async fn stream(
         &self,
-        mut body: Body,
+        mut response: Response,
+        ends: Option<u64>,
         spool: &mut SpoolFile,
         mut promise: Promise,
     ) -> Result<(), FetchError> {
         let limits = self.with.limits;
-        let ends = body.brings.map(|brings| spool.bytes() + brings);
         let mut pace = Pace::from(
             &self.shown,
             spool.bytes(),
@@ -254,7 +255,7 @@ impl Attempt<'_> {
         let mut looked_at = spool.bytes();
         loop {
             let judged_at = pace.judged_at().into();
-            let chunk = match tokio::time::timeout_at(judged_at, body.response.chunk()).await {
+            let chunk = match tokio::time::timeout_at(judged_at, response.chunk()).await {
                 Err(_) => {
                     self.keeps_up(&mut pace, spool.bytes())?;
                     continue;
@@ -262,7 +263,7 @@ impl Attempt<'_> {
                 Ok(Ok(None)) => return Ok(()),
                 Ok(Ok(Some(chunk))) => chunk,
                 Ok(Err(error)) => {
-                    let host = body.response.url().host_str().unwrap_or_default();
+                    let host = response.url().host_str().unwrap_or_default();
                     return Err(EgressError::from_transport(error, host).into());
                 }
             };
