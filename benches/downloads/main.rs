@@ -97,13 +97,5 @@ fn main() -> anyhow::Result<()> {
             .build()?
             .block_on(measure(&args))?,
     };
-    if args.output.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        println!("{}", report.for_people());
-    }
-    if args.output.write {
-        report.write()?;
-    }
-    Ok(())
+    args.output.put_out(&report)
 }

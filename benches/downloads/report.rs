@@ -12,7 +12,7 @@ use crate::rig::disk::Fsync;
 use crate::rig::document;
 use crate::rig::machine::Machine;
 use crate::rig::numbers::{grouped, mebibytes};
-use crate::rig::output;
+use crate::rig::output::{self, Figures};
 
 /// Of the speed of curl, `sha256sum` and `sync`.
 const LEAST_SPEED: f64 = 0.8;
@@ -163,9 +163,11 @@ impl Report {
             ),
         ];
     }
+}
 
+impl Figures for Report {
     /// Tables, and at the end whether they show what they must.
-    pub(crate) fn for_people(&self) -> String {
+    fn for_people(&self) -> String {
         let parts = self
             .parts()
             .map(|pair| format!("{}\n{}", title(pair), rounds(pair)));
@@ -178,7 +180,7 @@ impl Report {
     }
 
     /// Renews the block of `docs/performance.md`.
-    pub(crate) fn write(&self) -> anyhow::Result<()> {
+    fn write(&self) -> anyhow::Result<()> {
         let machine = self
             .machine
             .sentence(&self.date, &self.version, "the host of the files");
@@ -193,7 +195,9 @@ impl Report {
         text.push_str(METHOD);
         document::renew("downloads", &text)
     }
+}
 
+impl Report {
     fn parts(&self) -> impl Iterator<Item = &Pair> {
         self.large.iter().chain(&self.many)
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// What becomes of the figures.
@@ -18,6 +19,29 @@ pub(crate) struct Output {
     /// Measure nothing: take the figures that an earlier run printed with --json
     #[arg(long, value_name = "FILE")]
     pub(crate) from: Option<PathBuf>,
+}
+
+/// The figures of a benchmark.
+pub(crate) trait Figures: Serialize {
+    /// Tables.
+    fn for_people(&self) -> String;
+    /// Renews its block of docs/performance.md.
+    fn write(&self) -> anyhow::Result<()>;
+}
+
+impl Output {
+    /// Prints the figures, and renews the document if that was asked for.
+    pub(crate) fn put_out(&self, figures: &impl Figures) -> anyhow::Result<()> {
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(figures)?);
+        } else {
+            println!("{}", figures.for_people());
+        }
+        if self.write {
+            figures.write()?;
+        }
+        Ok(())
+    }
 }
 
 /// The figures of an earlier run, as they were printed for programs.

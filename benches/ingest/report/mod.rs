@@ -23,7 +23,7 @@ use crate::rig;
 use crate::rig::criterion::{self, Criterion};
 use crate::rig::disk::Fsync;
 use crate::rig::machine::Machine;
-use crate::rig::output;
+use crate::rig::output::{self, Figures};
 
 /// Everything that a run showed; what it left out is empty.
 #[derive(Debug, Serialize, Deserialize)]
@@ -74,9 +74,11 @@ impl Report {
     pub(crate) fn judge(&mut self) {
         self.acceptance = acceptance::criteria(self);
     }
+}
 
+impl Figures for Report {
     /// Tables, and at the end whether they show what they must.
-    pub(crate) fn for_people(&self) -> String {
+    fn for_people(&self) -> String {
         let sections: Vec<_> = document::sections(self)
             .into_iter()
             .map(|section| section.for_people())
@@ -89,7 +91,7 @@ impl Report {
     }
 
     /// Writes `docs/performance.md`, and the plots to `docs/performance/`.
-    pub(crate) fn write(&self) -> anyhow::Result<()> {
+    fn write(&self) -> anyhow::Result<()> {
         let plots = rig::document::directory().join("performance");
         fs::create_dir_all(&plots)?;
         for (name, svg) in plots::all(self) {
@@ -97,7 +99,9 @@ impl Report {
         }
         rig::document::renew("ingest", &document::document(self))
     }
+}
 
+impl Report {
     /// The closed loop at this number of connections.
     fn closed_at(&self, connections: u16) -> Option<&Closed> {
         self.closed
