@@ -327,6 +327,7 @@ impl Origin {
 }
 
 async fn serve(mut stream: TcpStream, shared: Arc<Shared>) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
     let mut read = Vec::new();
     loop {
         while !read.ends_with(b"\r\n\r\n") {
@@ -341,8 +342,10 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) -> std::io::Result<()
         // Before the answer: who has got that finds this.
         shared.asked.lock().unwrap().push(asked);
         let (now, later) = body.split_at(reply.most.min(body.len()));
-        stream.write_all(format!("{head}\r\n").as_bytes()).await?;
-        stream.write_all(now).await?;
+        // In one piece: of two, the second may still wait for the first to be acknowledged when a reset throws it away.
+        stream
+            .write_all(&[format!("{head}\r\n").as_bytes(), now].concat())
+            .await?;
         match reply.then {
             Then::Stay => {}
             // The next request may come on this connection.
