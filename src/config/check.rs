@@ -34,6 +34,8 @@ impl Config {
         checks.tls();
         checks.ingest();
         checks.downloads();
+        checks.reconcile();
+        checks.dropin();
         checks.egress();
         checks.storage();
         checks.retention();
@@ -166,6 +168,12 @@ impl Checks<'_> {
         self.tokens(&key("tokens"), &source.tokens);
         self.api_key(&key("api_key"), source.api_key.as_ref());
         self.web_url(&key("api_url"), &source.api_url);
+        if source.api_queries == 0 || source.api_submissions == 0 {
+            self.refuse(
+                key("api_queries"),
+                "and api_submissions must be more than 0; remove api_key to ask nothing",
+            );
+        }
         self.confirm(name, source);
         if source.timestamp_tolerance.is_zero() || source.timestamp_tolerance > DAY {
             self.refuse(
@@ -221,16 +229,12 @@ impl Checks<'_> {
         if !source.confirm() {
             return;
         }
-        let why = match source.confirm {
-            Some(_) => "",
-            None => {
-                "true by default here, for there is an api_key to ask with and no hmac_keys to rely on; but "
-            }
-        };
-        self.refuse(
-            format!("sources.{name}.confirm"),
-            format!("{why}asking the provider before downloading is not in this version; set sources.{name}.confirm = false"),
-        );
+        if source.api_key.is_none() {
+            self.refuse(
+                format!("sources.{name}.confirm"),
+                format!("nobody can be asked without a key for the provider's API; set sources.{name}.api_key, or this to false"),
+            );
+        }
     }
 
     fn api(&mut self) {
@@ -343,6 +347,26 @@ impl Checks<'_> {
         }
         if downloads.retry_cap < downloads.retry_base {
             self.refuse("downloads.retry_cap", "must be at least downloads.retry_base");
+        }
+    }
+
+    fn reconcile(&mut self) {
+        let reconcile = &self.config.reconcile;
+        self.above_zero("reconcile.after", reconcile.after);
+        self.above_zero("reconcile.every", reconcile.every);
+        self.above_zero("reconcile.give_up_after", reconcile.give_up_after);
+        if reconcile.max_per_second == 0 {
+            self.refuse("reconcile.max_per_second", "must be more than 0");
+        }
+    }
+
+    fn dropin(&mut self) {
+        self.above_zero("files.url_ttl", self.config.files.url_ttl);
+        let Some(name) = &self.config.dropin.source else {
+            return;
+        };
+        if !self.config.sources.keys().any(|source| source.as_str() == name) {
+            self.refuse("dropin.source", format!("there is no [sources.{name}]"));
         }
     }
 

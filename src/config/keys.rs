@@ -32,6 +32,8 @@ pub(super) const KEYS: &[(&str, Shape)] = &[
     ("sources.*.api_url", Shape::Text),
     ("sources.*.api_key", Shape::Text),
     ("sources.*.api_key_file", Shape::Text),
+    ("sources.*.api_queries", Shape::Integer),
+    ("sources.*.api_submissions", Shape::Integer),
     ("sources.*.confirm", Shape::Flag),
     ("sources.*.allowed_hosts", Shape::List),
     ("api.tokens", Shape::List),
@@ -62,6 +64,12 @@ pub(super) const KEYS: &[(&str, Shape)] = &[
     ("downloads.give_up_after", Shape::Text),
     ("downloads.retry_base", Shape::Text),
     ("downloads.retry_cap", Shape::Text),
+    ("reconcile.after", Shape::Text),
+    ("reconcile.every", Shape::Text),
+    ("reconcile.give_up_after", Shape::Text),
+    ("reconcile.max_per_second", Shape::Integer),
+    ("dropin.source", Shape::Text),
+    ("files.url_ttl", Shape::Text),
     ("egress.ports", Shape::Integers),
     ("egress.allow_cidrs", Shape::List),
     ("storage.url", Shape::Text),
@@ -177,6 +185,8 @@ mod tests {
             advice(&["api", "tokns"]),
             "unknown key; known in [api] are tokens, tokens_file"
         );
-        assert!(advice(&["lisen"]).ends_with("ingest, downloads, egress, storage, retention, scrub, log"));
+        assert!(advice(&["lisen"]).ends_with(
+            "ingest, downloads, reconcile, dropin, files, egress, storage, retention, scrub, log"
+        ));
     }
 }

@@ -43,8 +43,8 @@ pub use load::{Inputs, Overrides};
 pub use name::{BadSourceName, SourceName};
 pub use secret::{REDACTED, Secret};
 pub use sections::{
-    Acme, Api, BadLogFormat, Downloads, Egress, Ingest, Log, LogFormat, Retention, Scrub, Serve, Source,
-    Storage, Tls,
+    Acme, Api, BadLogFormat, Downloads, Dropin, Egress, Files, Ingest, Log, LogFormat, Reconcile, Retention,
+    Scrub, Serve, Source, Storage, Tls,
 };
 
 /// The example file: every key at its default, commented out, with its explanation.
@@ -88,6 +88,12 @@ pub struct Config {
     pub ingest: Ingest,
     /// Fetching files.
     pub downloads: Downloads,
+    /// Asking the provider what its callbacks left open.
+    pub reconcile: Reconcile,
+    /// The provider's own API, spoken by us.
+    pub dropin: Dropin,
+    /// URLs of stored files.
+    pub files: Files,
     /// Where fetching may go.
     pub egress: Egress,
     /// Where files are kept.
@@ -149,6 +155,9 @@ impl Default for Config {
             tls: Tls::default(),
             ingest: Ingest::default(),
             downloads: Downloads::default(),
+            reconcile: Reconcile::default(),
+            dropin: Dropin::default(),
+            files: Files::default(),
             egress: Egress::default(),
             storage: Storage::default(),
             retention: Retention::default(),

@@ -44,6 +44,12 @@ pub struct Source {
     /// A file with that key; it is in `api_key` once loaded.
     #[serde(with = "values::blank_path")]
     pub api_key_file: Option<PathBuf>,
+    /// Questions a second that this API is asked at most, whoever wants to know.
+    #[serde(deserialize_with = "values::count")]
+    pub api_queries: u32,
+    /// Submissions that it is sent at most in ten seconds.
+    #[serde(deserialize_with = "values::count")]
+    pub api_submissions: u32,
     /// What was written for `confirm`; [`Source::confirm`] adds the default.
     #[serde(deserialize_with = "values::choice", skip_serializing_if = "Option::is_none")]
     pub confirm: Option<bool>,
@@ -78,6 +84,8 @@ impl Default for Source {
             api_url: Url::parse("https://api.kie.ai").expect("the constant is a URL"),
             api_key: None,
             api_key_file: None,
+            api_queries: 10,
+            api_submissions: 20,
             confirm: None,
             allowed_hosts: Vec::new(),
         }
@@ -264,6 +272,59 @@ impl Default for Downloads {
             retry_base: Duration::from_secs(2),
             retry_cap: Duration::from_hours(6),
         }
+    }
+}
+
+/// `[reconcile]`: asking the provider about what its callbacks left open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reconcile {
+    /// How long a task may be silent before the provider is asked.
+    #[serde(with = "values::duration")]
+    pub after: Duration,
+    /// The least time between two questions about the same; the longer it has been open, the longer they grow.
+    #[serde(with = "values::duration")]
+    pub every: Duration,
+    /// How long a question may stay open; a task that is still silent then has failed as `lost`.
+    #[serde(with = "values::duration")]
+    pub give_up_after: Duration,
+    /// Questions a second of each source, out of what its `api_queries` allows.
+    #[serde(deserialize_with = "values::count")]
+    pub max_per_second: u32,
+}
+
+impl Default for Reconcile {
+    fn default() -> Self {
+        Self {
+            after: Duration::from_mins(3),
+            every: Duration::from_secs(30),
+            give_up_after: 14 * DAY,
+            max_per_second: 5,
+        }
+    }
+}
+
+/// `[dropin]`: the provider's own API, spoken by us.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dropin {
+    /// The source that callers with one of `api.tokens` submit to; empty for the only one that has an API key.
+    #[serde(with = "values::blank")]
+    pub source: Option<String>,
+}
+
+/// `[files]`: URLs of stored files for those who have no token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Files {
+    /// How long such a URL opens.
+    #[serde(with = "values::duration")]
+    pub url_ttl: Duration,
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Self { url_ttl: 7 * DAY }
     }
 }
 

@@ -129,7 +129,7 @@ impl OpenError {
 const MIN_SQLITE: &str = "3.51.3";
 
 /// Version, name and text of each migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "init", include_str!("../../migrations/0001_init.sql")),
     (
         2,
@@ -142,12 +142,17 @@ const MIGRATIONS: [(i64, &str, &str); 4] = [
         include_str!("../../migrations/0003_clustered_rows.sql"),
     ),
     (
-        LATEST_MIGRATION,
+        4,
         "stored_files",
         include_str!("../../migrations/0004_stored_files.sql"),
     ),
+    (
+        LATEST_MIGRATION,
+        "the_providers_side",
+        include_str!("../../migrations/0005_the_providers_side.sql"),
+    ),
 ];
-const LATEST_MIGRATION: i64 = 4;
+const LATEST_MIGRATION: i64 = 5;
 
 /// Bytes of a page of a new database: what a callback brings is appended, and takes fewer writes the larger a page is.
 const PAGE_SIZE: u32 = 8192;

@@ -124,19 +124,21 @@ fn keys_that_cannot_work_are_refused() {
 }
 
 #[test]
-fn confirming_is_refused_whether_asked_for_or_by_default() {
-    let later =
-        "asking the provider before downloading is not in this version; set sources.kie.confirm = false";
-    assert_eq!(
-        refused("[sources.kie]\nhmac_keys = [\"key\"]\nconfirm = true\n"),
-        format!("config.toml:3: sources.kie.confirm: {later}")
-    );
-    let by_default = refused("[sources.kie]\napi_key = \"key\"\n");
+fn confirming_needs_somebody_to_ask() {
+    let refused = refused("[sources.kie]\nhmac_keys = [\"key\"]\nconfirm = true\n");
     assert!(
-        by_default.starts_with("config.toml:1: sources.kie.confirm: true by default here"),
-        "{by_default}"
+        refused.starts_with("config.toml:3: sources.kie.confirm: nobody can be asked"),
+        "{refused}"
     );
-    assert!(by_default.ends_with(later), "{by_default}");
+}
+
+#[test]
+fn the_source_of_the_drop_in_api_is_one_that_there_is() {
+    let refused = refused("[dropin]\nsource = \"other\"\n");
+    assert_eq!(
+        refused,
+        "config.toml:2: dropin.source: there is no [sources.other]"
+    );
 }
 
 #[test]
