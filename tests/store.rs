@@ -114,6 +114,7 @@ impl Bench {
                 index: 0,
                 event: document.event(),
                 binding: None,
+                hold: false,
             })),
             held: Vec::new(),
         }

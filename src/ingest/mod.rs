@@ -14,7 +14,7 @@ use crate::clock::{Clock, Millis, millis};
 use crate::config::{Live, Secret, Source, SourceName};
 use crate::provider::encoding::decoded;
 use crate::provider::payload::Document;
-use crate::provider::signature::{self, Signed};
+use crate::provider::signature::{self, SignatureError, Signed};
 use crate::provider::{Kind, TaskId};
 use crate::store::record::{Binding, Content, MAX_KEPT_BODY, NewDelivery, Recorded, Verified, Via};
 use crate::store::{Store, StoreError};
@@ -174,8 +174,13 @@ impl Ingest {
             Err((refusal, task_id)) => {
                 let noted = self.notes.admit(arrival.remote_addr, arrival.body.len());
                 if noted {
+                    let query = Query::parse(arrival.query);
+                    let name = arrival.source;
                     self.record_refusal(arrival, received_at, &refusal, task_id.clone())
                         .await;
+                    if let Some(task_id) = task_id.as_ref().filter(|_| source.api_key.is_some()) {
+                        self.ask_after_stale(&refusal, (name, task_id), &query).await;
+                    }
                 }
                 Receipt {
                     task_id,
@@ -234,6 +239,7 @@ impl Ingest {
             index,
             event,
             binding,
+            hold: source.confirm(),
         })
     }
 
@@ -264,6 +270,21 @@ impl Ingest {
         // The answer is a refusal either way; a store that cannot keep it says so in its own log line.
         if let Err(error) = self.store.record_delivery(delivery).await {
             tracing::warn!(%error, reason = refusal.reason(), "a rejected delivery was not kept");
+        }
+    }
+
+    /// A callback that is only too late was sent by the provider once, or by somebody who kept one: what it says is not
+    /// believed, but whether there is news of its task can be asked.
+    async fn ask_after_stale(&self, refusal: &Refusal, (source, task_id): (&str, &TaskId), query: &Query) {
+        let Refusal::Signature(SignatureError::Stale { mac_valid: true, .. }) = refusal else {
+            return;
+        };
+        let (Ok(kind), Ok(index)) = (query.kind(), query.index()) else {
+            return;
+        };
+        let about = (kind.unwrap_or_else(Kind::video), index);
+        if let Err(error) = self.store.ask_after_stale(source, task_id, about).await {
+            tracing::warn!(%error, "the provider is not asked about a stale callback: {error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A person settles a conflict in favour of one delivery.
+//! A person settles a conflict in favour of one delivery, or has files fetched that the provider did not confirm.
 
 use rusqlite::{OptionalExtension, Row, params};
 
@@ -6,7 +6,7 @@ use super::downloads::parsed;
 use super::overrule::{self, Overruling};
 use super::record::{ROWS_PER_VERDICT, to_json};
 use super::writer::{Command, Reply, Tx};
-use super::{Store, StoreError, bodies, expect, keys, summary, tasks};
+use super::{Store, StoreError, asks, bodies, expect, keys, summary, tasks};
 use crate::clock::Millis;
 use crate::provider::encoding::decoded;
 use crate::provider::payload::Document;
@@ -20,7 +20,7 @@ pub enum Accepted {
     Done,
     /// There is no such delivery.
     NotFound,
-    /// It is no conflict, or its body is no longer kept: nothing to settle.
+    /// It is no conflict and no files of it wait, or its body is no longer kept: nothing to settle.
     NotAConflict,
 }
 
@@ -28,7 +28,7 @@ pub enum Accepted {
 const MAX_UNPACKED: u64 = 256 * 1024 * 1024;
 
 impl Store {
-    /// Makes a conflicting delivery the one that is believed. Stored files stay; of the others, those it names are
+    /// Makes a delivery the one that is believed: one in conflict, or one whose files wait to be confirmed. Stored files stay; of the others, those it names are
     /// queued and the rest fail as `superseded`.
     pub async fn accept_delivery(&self, delivery: i64) -> Result<Accepted, StoreError> {
         match self.write(Command::Accept { delivery }).await? {
@@ -41,6 +41,8 @@ impl Store {
 /// The delivery that is accepted and the outcome it is about.
 struct Winner {
     delivery: i64,
+    /// Whether it was a conflict, and not one whose files wait to be confirmed.
+    conflict: bool,
     source: String,
     task_id: String,
     kind: Kind,
@@ -53,8 +55,11 @@ pub(super) fn accept(tx: &mut Tx<'_>, delivery: i64) -> rusqlite::Result<Accepte
     let found = tx
         .db
         .prepare_cached(
-            "SELECT d.verdict, d.source, d.task_id, d.kind, d.idx, d.received_at, COALESCE(d.body, o.body), d.task,
-                    d.outcome
+            "SELECT d.verdict = 'conflict', d.source, d.task_id, d.kind, d.idx, d.received_at, COALESCE(d.body, o.body),
+                    d.task, d.outcome,
+                    d.verdict = 'accepted' AND EXISTS (
+                        SELECT 1 FROM downloads f WHERE f.id BETWEEN d.task << 24 AND (d.task << 24) + 16777215
+                            AND f.kind = d.kind AND f.idx = d.idx AND f.state = 'held')
              FROM deliveries d LEFT JOIN deliveries o ON o.id = d.body_of WHERE d.id = ?1",
         )?
         .query_row(params![delivery], |row| {
@@ -74,6 +79,7 @@ pub(super) fn accept(tx: &mut Tx<'_>, delivery: i64) -> rusqlite::Result<Accepte
         index: winner.index,
         media: &winner.event.media,
         received_at: winner.received_at,
+        hold: false,
     };
     overrule::files(tx, task, &by)?;
     believe(tx, outcome, &winner)?;
@@ -82,11 +88,14 @@ pub(super) fn accept(tx: &mut Tx<'_>, delivery: i64) -> rusqlite::Result<Accepte
     let mut elsewhere = None;
     if let (Some(counted_task), Some(counted_outcome)) = counted_on {
         settle_conflicts(tx, counted_task, counted_outcome)?;
-        // Its row is one conflict less: there is room for another.
-        tx.execute(
-            "UPDATE outcomes SET conflict_rows = max(conflict_rows - 1, 0) WHERE id = ?1",
-            params![counted_outcome],
-        )?;
+        if winner.conflict {
+            // Its row is one conflict less: there is room for another.
+            tx.execute(
+                "UPDATE outcomes SET conflict_rows = max(conflict_rows - 1, 0) WHERE id = ?1",
+                params![counted_outcome],
+            )?;
+        }
+        asks::review_outcome(tx, (counted_task, counted_outcome))?;
         elsewhere = Some(counted_task).filter(|counted| *counted != task);
     }
     if elsewhere.is_some() {
@@ -96,6 +105,7 @@ pub(super) fn accept(tx: &mut Tx<'_>, delivery: i64) -> rusqlite::Result<Accepte
         "UPDATE deliveries SET verdict = 'accepted', reason = 'accepted_by_person', task = ?2, outcome = ?3 WHERE id = ?1",
         params![delivery, task, outcome],
     )?;
+    asks::review_outcome(tx, (task, outcome))?;
     summary::refresh(tx, task)?;
     if let Some(elsewhere) = elsewhere {
         summary::refresh(tx, elsewhere)?;
@@ -109,6 +119,11 @@ fn settle_conflicts(tx: &Tx<'_>, task: i64, outcome: i64) -> rusqlite::Result<()
         "UPDATE outcomes SET conflicts = 0 WHERE id = ?1",
         params![outcome],
     )?;
+    mark_settled(tx, task, outcome)
+}
+
+/// Marks the conflicts of an outcome as settled.
+pub(super) fn mark_settled(tx: &Tx<'_>, task: i64, outcome: i64) -> rusqlite::Result<()> {
     tx.execute(
         "UPDATE deliveries SET reason = 'settled'
          WHERE task = ?1 AND verdict <> 'rejected' AND outcome = ?2 AND verdict = 'conflict'",
@@ -119,8 +134,9 @@ fn settle_conflicts(tx: &Tx<'_>, task: i64, outcome: i64) -> rusqlite::Result<()
 
 fn winner(delivery: i64, row: &Row<'_>) -> rusqlite::Result<Option<Winner>> {
     let bytes: Option<Vec<u8>> = row.get(6)?;
-    let conflict = row.get_ref(0)?.as_str()? == "conflict";
-    let (Some(bytes), true) = (bytes, conflict) else {
+    let (conflict, holds): (bool, Option<bool>) = (row.get(0)?, row.get(9)?);
+    let holds = holds.unwrap_or(false);
+    let (Some(bytes), true) = (bytes, conflict || holds) else {
         return Ok(None);
     };
     // It was read once to become a conflict; only a later, stricter reader could refuse it now.
@@ -132,6 +148,7 @@ fn winner(delivery: i64, row: &Row<'_>) -> rusqlite::Result<Option<Winner>> {
     };
     Ok(Some(Winner {
         delivery,
+        conflict,
         source: row.get(1)?,
         task_id: row.get(2)?,
         kind: parsed(row, 3)?,

@@ -57,7 +57,7 @@ const RETURN_DUE: &str = "
 const CLAIM: &str = "
     UPDATE downloads SET state = 'downloading', lease_token = COALESCE(lease_token, 0) + 1, lease_until = ?3,
                          updated_at = ?2, change_seq = ?4
-    WHERE id = ?1 RETURNING id, task, kind, idx, role, n, url, attempts, deadline, lease_token,
+    WHERE id = ?1 RETURNING id, task, kind, idx, role, n, COALESCE(fetch_url, url), attempts, deadline, lease_token,
         (SELECT source FROM tasks t WHERE t.id = downloads.task),
         (SELECT task_id FROM tasks t WHERE t.id = downloads.task), host, created_at";
 

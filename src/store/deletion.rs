@@ -6,7 +6,7 @@ use sqlx::Row;
 use super::downloads::Lease;
 use super::ranges::of_task;
 use super::writer::{Command, Reply, Tx};
-use super::{Store, StoreError, keys, record, summary};
+use super::{Store, StoreError, asks, keys, record, summary};
 use crate::clock::Millis;
 
 /// Whether a noted key is of no claim that still stands and may settle its file.
@@ -163,6 +163,7 @@ pub(super) fn remove(tx: &mut Tx<'_>, task: i64) -> rusqlite::Result<Deletion> {
         concat!("DELETE FROM outcomes WHERE ", of_task!("?1")),
         params![task],
     )?;
+    asks::forget(tx, task)?;
     tx.execute("DELETE FROM tasks WHERE id = ?1", params![task])?;
     tx.remove_key((keys::hash_of(&task_id), task))?;
     tx.next_change();

@@ -11,6 +11,7 @@ use url::Url;
 use super::ranges::{self, of_task};
 use super::record::to_json;
 use super::writer::{Command, Reply, Tx};
+use super::asks::{self, FreshLink};
 use super::{Store, StoreError, deletion, summary};
 use crate::clock::{Millis, millis};
 use crate::media::Facts;
@@ -219,7 +220,7 @@ impl Store {
     /// Which of these downloads are to be fetched, now or later, and from where.
     pub async fn downloads_wanted(&self, ids: &[i64]) -> Result<HashMap<i64, String>, StoreError> {
         let rows = sqlx::query(
-            "SELECT id, url FROM downloads WHERE id IN (SELECT value FROM jsonb_each($1))
+            "SELECT id, COALESCE(fetch_url, url) FROM downloads WHERE id IN (SELECT value FROM jsonb_each($1))
                 AND state IN ('queued', 'held', 'needs_url', 'downloading')",
         )
         .bind(to_json(&ids))
@@ -270,12 +271,15 @@ pub(super) struct Present {
     pub(super) url: String,
     /// Or was, and went by age.
     pub(super) stored: bool,
+    /// Whether it is fetched, now or later, or waits for another link.
+    pub(super) under_way: bool,
 }
 
 /// The files of an outcome.
 pub(super) fn present(tx: &Tx<'_>, task: i64, (kind, index): (&Kind, u32)) -> rusqlite::Result<Vec<Present>> {
     let mut files = tx.db.prepare_cached(concat!(
-        "SELECT id, role, n, url, state IN ('stored', 'deleted') FROM downloads WHERE ",
+        "SELECT id, role, n, url, state IN ('stored', 'deleted'), state IN ('queued', 'downloading', 'needs_url')
+         FROM downloads WHERE ",
         of_task!("?1"),
         " AND kind = ?2 AND idx = ?3"
     ))?;
@@ -286,6 +290,7 @@ pub(super) fn present(tx: &Tx<'_>, task: i64, (kind, index): (&Kind, u32)) -> ru
             n: row.get(2)?,
             url: row.get(3)?,
             stored: row.get(4)?,
+            under_way: row.get(5)?,
         })
     })?;
     rows.collect()
@@ -319,6 +324,13 @@ impl NewDownload {
         }
     }
 
+    /// Has it wait for the provider's word.
+    pub(super) fn hold(&mut self) {
+        if self.is_queued() {
+            self.state = "held";
+        }
+    }
+
     /// Puts the first attempt at another moment than the delivery's.
     pub(super) fn due_at(&mut self, at: Millis) {
         self.next_at = at;
@@ -330,6 +342,8 @@ impl NewDownload {
         let mut there = present.iter();
         match there.find(|file| file.role == self.role && file.n == self.n) {
             Some(file) if file.stored => Ok(()),
+            // The same file again: it is on its way.
+            Some(file) if file.under_way && file.url == self.url => Ok(()),
             Some(file) => {
                 let of_row = [file.id, tx.now, tx.next_change()];
                 tx.execute(TAKE_OVER, self.values(&of_row))?;
@@ -347,10 +361,10 @@ impl NewDownload {
     pub(super) fn insert_at(&self, tx: &mut Tx<'_>, id: i64) -> rusqlite::Result<()> {
         let of_row = [id, tx.now, tx.next_change()];
         tx.execute(INSERT, self.values(&of_row))?;
-        tx.note_inserted(if self.is_queued() {
-            "files.queued"
-        } else {
-            "files.failed"
+        tx.note_inserted(match self.state {
+            "queued" => "files.queued",
+            "held" => "files.held",
+            _ => "files.failed",
         });
         self.note_queued(tx);
         Ok(())
@@ -394,8 +408,8 @@ const INSERT: &str = "
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0, ?12, ?13, ?14, ?14, ?15)";
 
 const TAKE_OVER: &str = "
-    UPDATE downloads SET name = ?6, url = ?7, host = ?8, state = ?9, deadline = ?10, next_at = ?11, waits_until = NULL,
-        attempts = 0, lease_until = NULL, lease_token = COALESCE(lease_token, 0) + 1, error_code = ?12,
+    UPDATE downloads SET name = ?6, url = ?7, fetch_url = NULL, host = ?8, state = ?9, deadline = ?10, next_at = ?11,
+        waits_until = NULL, attempts = CASE state WHEN 'needs_url' THEN attempts ELSE 0 END, lease_until = NULL, lease_token = COALESCE(lease_token, 0) + 1, error_code = ?12,
         error_detail = ?13, updated_at = ?14, change_seq = ?15
     WHERE id = ?1 AND kind = ?2 AND idx = ?3 AND role = ?4 AND n = ?5";
 
@@ -515,7 +529,94 @@ pub(super) fn settle(tx: &mut Tx<'_>, lease: Lease, settlement: &Settlement) -> 
     // A claim ended: even a final failure may have made room for a download of the same host.
     tx.note_queued();
     summary::refresh(tx, task)?;
+    if let Settlement::Expired { at, .. } = settlement {
+        ask_for_link(tx, lease.download, *at)?;
+    }
     Ok(Settled::Done)
+}
+
+/// How long a file waits for a fresh link before the old one is tried again: nobody may be there to ask.
+const WITHOUT_FRESH_LINK: Duration = Duration::from_hours(6);
+
+/// Has the provider asked for another link: at once the first time, and then not before `at`, which is later each time.
+fn ask_for_link(tx: &mut Tx<'_>, download: i64, at: Millis) -> rusqlite::Result<()> {
+    let (task, kind, index, attempts): (i64, Kind, u32, i64) = tx
+        .db
+        .prepare_cached("SELECT task, kind, idx, attempts FROM downloads WHERE id = ?1")?
+        .query_row(params![download], |row| {
+            Ok((row.get(0)?, parsed(row, 1)?, row.get(2)?, row.get(3)?))
+        })?;
+    let due = (attempts > 1).then_some(at);
+    asks::review(tx, (task, (&kind, index)), due)
+}
+
+pub(super) fn refresh_link(tx: &mut Tx<'_>, download: i64, fresh: &FreshLink) -> rusqlite::Result<()> {
+    let found = match fresh {
+        FreshLink::Link { url, until } => tx
+            .db
+            .prepare_cached(
+                "UPDATE downloads SET state = 'queued', fetch_url = ?2, host = ?3, deadline = ?4, next_at = ?5,
+                    waits_until = NULL, updated_at = ?5, change_seq = ?6
+                 WHERE id = ?1 AND state = 'needs_url' RETURNING task, kind, idx",
+            )?
+            .query_row(
+                params![download, url, host_of(url), until, tx.now, tx.upcoming_change()],
+                |row| Ok((row.get(0)?, parsed(row, 1)?, row.get(2)?)),
+            )
+            .optional()?,
+        FreshLink::None => tx
+            .db
+            .prepare_cached(
+                "UPDATE downloads SET state = 'queued', fetch_url = NULL, waits_until = max(next_at, ?2 + 1),
+                    next_at = max(next_at, ?2 + 1), updated_at = ?2, change_seq = ?3
+                 WHERE id = ?1 AND state = 'needs_url' RETURNING task, kind, idx",
+            )?
+            .query_row(params![download, tx.now, tx.upcoming_change()], |row| {
+                Ok((row.get(0)?, parsed(row, 1)?, row.get(2)?))
+            })
+            .optional()?,
+    };
+    let Some((task, kind, index)): Option<(i64, Kind, u32)> = found else {
+        return Ok(());
+    };
+    tx.note_queued();
+    summary::refresh(tx, task)?;
+    asks::review(tx, (task, (&kind, index)), None)
+}
+
+/// Has the files fetched that waited for the provider's word.
+pub(super) fn release_held(tx: &mut Tx<'_>, (task, (kind, index)): asks::Place<'_>) -> rusqlite::Result<usize> {
+    let released = tx.execute(
+        concat!(
+            "UPDATE downloads SET state = 'queued', next_at = ?4, updated_at = ?4, change_seq = ?5 WHERE ",
+            of_task!("?1"),
+            " AND kind = ?2 AND idx = ?3 AND state = 'held'"
+        ),
+        params![task, kind.as_str(), index, tx.now, tx.upcoming_change()],
+    )?;
+    if released > 0 {
+        tx.note_queued();
+    }
+    Ok(released)
+}
+
+/// Fails the files of an outcome that wait in a state. The caller refreshes the task's summary.
+pub(super) fn fail_waiting(
+    tx: &Tx<'_>,
+    (task, (kind, index)): asks::Place<'_>,
+    state: &str,
+    (code, detail): (&str, &str),
+) -> rusqlite::Result<()> {
+    tx.execute(
+        concat!(
+            "UPDATE downloads SET state = 'failed', waits_until = NULL, error_code = ?5, error_detail = ?6,
+                updated_at = ?7, change_seq = ?8 WHERE ",
+            of_task!("?1"),
+            " AND kind = ?2 AND idx = ?3 AND state = ?4"
+        ),
+        params![task, kind.as_str(), index, state, code, detail, tx.now, tx.upcoming_change()],
+    )?;
+    Ok(())
 }
 
 /// The task of the row, if the lease still holds.
@@ -569,7 +670,8 @@ fn unfinished(
     tx.db
         .prepare_cached(
             "UPDATE downloads SET state = ?5, attempts = attempts + ?6, next_at = ?7,
-                waits_until = CASE WHEN ?5 = 'needs_url' OR ?5 = 'queued' AND ?7 > ?3 THEN ?7 END, lease_until = NULL,
+                waits_until = CASE WHEN ?5 = 'needs_url' THEN ?7 + ?10
+                                   WHEN ?5 = 'queued' AND ?7 > ?3 THEN ?7 END, lease_until = NULL,
                 error_code = ?8, error_detail = ?9, updated_at = ?3, change_seq = ?4
              WHERE id = ?1 AND lease_token = ?2 AND state = 'downloading' RETURNING task",
         )?
@@ -583,7 +685,8 @@ fn unfinished(
                 costs,
                 next_at,
                 error.map(|error| error.code),
-                error.map(|error| error.detail.as_str())
+                error.map(|error| error.detail.as_str()),
+                millis(WITHOUT_FRESH_LINK)
             ],
             |row| row.get(0),
         )
@@ -618,7 +721,7 @@ pub(super) fn bring_forward(tx: &Tx<'_>, by: Duration) -> rusqlite::Result<()> {
 pub(super) fn retry_task(tx: &mut Tx<'_>, task: i64) -> rusqlite::Result<u64> {
     let queued = tx.execute(
         concat!(
-            "UPDATE downloads SET state = 'queued', attempts = 0, next_at = ?2, error_code = NULL, error_detail = NULL,
+            "UPDATE downloads SET state = 'queued', attempts = 0, fetch_url = NULL, next_at = ?2, error_code = NULL, error_detail = NULL,
                 updated_at = ?2, change_seq = ?3
              WHERE ",
             of_task!("?1"),

@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, params};
 use super::ranges::{self, of_task};
 use super::record::LAST_OUTCOME;
 use super::writer::{Command, Reply, Tx, next};
-use super::{Store, StoreError, keys, summary, tasks};
+use super::{Store, StoreError, asks, keys, summary, tasks};
 use crate::provider::rules::State;
 use crate::provider::{Kind, TaskId};
 
@@ -49,17 +49,42 @@ pub(super) fn expect(tx: &mut Tx<'_>, expected: &[Expectation]) -> rusqlite::Res
         let task = match tasks::find(tx, &expected.source, task_id)? {
             Some(task) => {
                 complete(tx, task, expected)?;
-                outcome(tx, task, (&expected.kind, expected.index))?;
+                order(tx, task, expected)?;
                 // It may look different now that more is awaited of it.
                 summary::refresh(tx, task)?;
                 continue;
             }
             None => insert(tx, expected)?,
         };
-        outcome(tx, task, (&expected.kind, expected.index))?;
+        order(tx, task, expected)?;
         created += 1;
     }
     Ok(created)
+}
+
+/// Has the outcome awaited.
+fn order(tx: &mut Tx<'_>, task: i64, expected: &Expectation) -> rusqlite::Result<()> {
+    let about = (&expected.kind, expected.index);
+    let outcome = outcome(tx, task, about)?;
+    tx.execute(
+        "UPDATE outcomes SET ordered = 1 WHERE id = ?1 AND ordered IS NULL",
+        params![outcome],
+    )?;
+    asks::review(tx, (task, about), None)
+}
+
+/// A task that nobody announced and of which no delivery was believed yet.
+pub(super) fn insert_heard_of(tx: &mut Tx<'_>, source: &str, task_id: &TaskId) -> rusqlite::Result<i64> {
+    let heard_of = Expectation {
+        source: source.to_owned(),
+        task_id: task_id.clone(),
+        kind: Kind::video(),
+        index: 0,
+        family: None,
+        params: None,
+        prompt: None,
+    };
+    insert(tx, &heard_of)
 }
 
 fn insert(tx: &mut Tx<'_>, expected: &Expectation) -> rusqlite::Result<i64> {

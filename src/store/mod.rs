@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
@@ -22,6 +23,7 @@ use crate::clock::Clock;
 use crate::shutdown::Tasks;
 
 pub mod accept;
+pub mod asks;
 pub mod backup;
 pub mod data_dir;
 pub mod deletion;
@@ -189,6 +191,9 @@ pub enum Probe {
 #[derive(Debug)]
 struct Signals {
     downloads: Notify,
+    asks: Notify,
+    /// How long nothing may be heard of a task before the provider is asked, in milliseconds.
+    silence: AtomicI64,
     changes: watch::Sender<i64>,
 }
 
@@ -202,6 +207,8 @@ impl Store {
         prepare(path, &shown).await?;
         let signals = Arc::new(Signals {
             downloads: Notify::new(),
+            asks: Notify::new(),
+            silence: asks::usual_silence(),
             changes: watch::Sender::new(0),
         });
         let (queue, jobs) = Queue::bounded();

@@ -17,6 +17,8 @@ pub(super) struct Overruling<'d> {
     pub(super) media: &'d [Media],
     /// When the delivery came: the media's lifetimes count from there.
     pub(super) received_at: Millis,
+    /// Whether they wait until the provider confirmed them.
+    pub(super) hold: bool,
 }
 
 /// Gives the task the files that the overruling delivery names. Stored ones stay; of the others, those it names are queued
@@ -28,6 +30,9 @@ pub(super) fn files(tx: &mut Tx<'_>, task: i64, by: &Overruling<'_>) -> rusqlite
         let mut file = NewDownload::announced(task, (by.kind, by.index), media, by.received_at);
         // Settled by hand, perhaps days later: due at once.
         file.due_at(tx.now);
+        if by.hold {
+            file.hold();
+        }
         file.insert(tx, &present)?;
     }
     let named: HashSet<(&str, u32)> = wanted

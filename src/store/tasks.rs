@@ -401,6 +401,27 @@ pub(super) fn find(tx: &Tx<'_>, source: &str, task_id: &str) -> rusqlite::Result
     Ok(same.map(|namesake| namesake.task))
 }
 
+/// The API family that somebody announced a task with.
+pub(super) fn family(tx: &Tx<'_>, task: i64) -> rusqlite::Result<Option<String>> {
+    let found: Vec<Option<String>> =
+        tx.all("SELECT family FROM tasks WHERE id = ?1", params![task], |row| row.get(0))?;
+    Ok(found.into_iter().flatten().next())
+}
+
+/// Counts a task whose first final outcome is this one, and came by asking.
+pub(super) fn count_repaired(tx: &Tx<'_>, task: i64, outcome: i64) -> rusqlite::Result<()> {
+    tx.execute(
+        concat!(
+            "UPDATE counters SET value = value + 1 WHERE name = 'repaired' AND NOT EXISTS (
+                SELECT 1 FROM outcomes WHERE ",
+            of_task!("?1"),
+            " AND id <> ?2 AND state <> 'pending')"
+        ),
+        params![task, outcome],
+    )?;
+    Ok(())
+}
+
 /// A task that was not known, as its first delivery makes it. The caller has looked for it.
 #[derive(Debug)]
 pub(super) struct NewTask<'d> {

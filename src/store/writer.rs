@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::{slice, thread};
 
@@ -13,13 +14,14 @@ use rusqlite::{Connection, Params, Row, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::accept::{self, Accepted};
+use super::asks::{self, Answered, FreshLink};
 use super::checkpoints::Checkpoints;
 use super::claim::{self, Rotation};
 use super::deletion::{self, Deletion};
 use super::downloads::{self, Caps, ClaimedDownload, Lease, Settled, Settlement};
 use super::expect::{self, Expectation};
 use super::keys::{Key, Keys};
-use super::record::{self, NewDelivery, Recorded};
+use super::record::{self, NewDelivery, Recorded, Via};
 use super::rejected::{self, Ring};
 use super::retention;
 use super::scrub::{self, Judged, Noted, Orders, Scrub};
@@ -27,6 +29,7 @@ use super::statements::Statements;
 use super::{Signals, StoreError};
 use crate::clock::{Clock, Millis, millis};
 use crate::failpoint::{self, Step};
+use crate::provider::{Kind, TaskId};
 
 /// How many commands may wait; past that, callbacks are answered 503 at once rather than late.
 const QUEUE_LENGTH: usize = 1024;
@@ -89,6 +92,17 @@ pub(super) enum Command {
         complete: bool,
     },
     NoteJudged(Box<Judged>),
+    NoteAnswer(Box<Answered>),
+    RefreshLink {
+        download: i64,
+        fresh: FreshLink,
+    },
+    AskAfterStale {
+        source: String,
+        task_id: TaskId,
+        kind: Kind,
+        index: u32,
+    },
 }
 
 /// The answer to the command of the same name.
@@ -147,10 +161,10 @@ impl Queue {
         self.0.closed().await;
     }
 
-    /// Deliveries are refused when the queue is full: the provider waits 15 seconds and would rather hear 503.
+    /// Callbacks are refused when the queue is full: the provider waits 15 seconds and would rather hear 503.
     /// Our own work waits its turn.
     pub(super) async fn push(&self, job: Job) -> Result<(), StoreError> {
-        if matches!(job.command, Command::Record(_)) {
+        if matches!(&job.command, Command::Record(delivery) if delivery.via == Via::Callback) {
             return self.0.try_send(job).map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => StoreError::Busy,
                 mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
@@ -196,6 +210,7 @@ pub(super) fn next(counter: &mut i64) -> i64 {
 struct Aftermath {
     changed: bool,
     downloads_queued: bool,
+    ask_due: bool,
     ring_changed: bool,
     /// Keys of tasks that it made.
     added: Vec<Key>,
@@ -259,6 +274,8 @@ pub(super) struct Tx<'c> {
     change_seq: i64,
     /// When the transaction began.
     pub(super) now: Millis,
+    /// How long nothing may be heard of a task before the provider is asked.
+    pub(super) silence: Millis,
     tally: Tally,
     after: Aftermath,
     /// When expired bindings are removed next.
@@ -281,6 +298,7 @@ impl<'c> Tx<'c> {
                 |row| row.get(0),
             )?,
             now: 0,
+            silence: 0,
             tally: Tally::default(),
             after: Aftermath::default(),
             purge_at: 0,
@@ -343,6 +361,11 @@ impl Tx<'_> {
     /// Notes that a download became claimable: the workers are woken after the commit.
     pub(super) fn note_queued(&mut self) {
         self.after.downloads_queued = true;
+    }
+
+    /// Notes that a question to the provider was opened or hurried: who asks looks again after the commit.
+    pub(super) fn note_ask_due(&mut self) {
+        self.after.ask_due = true;
     }
 
     /// Notes a row that was inserted, by the name of its counter: `tasks.` or `files.` with the state. Changes of state
@@ -492,6 +515,7 @@ impl<'c> Writer<'c> {
         let tx = &mut self.tx;
         let seq_before = tx.change_seq;
         tx.now = self.clock.now();
+        tx.silence = self.signals.silence.load(Ordering::Relaxed);
         let outcome = attempt(tx, jobs);
         let after = std::mem::take(&mut tx.after);
         tx.tally.0.clear();
@@ -502,6 +526,9 @@ impl<'c> Writer<'c> {
             }
             if after.downloads_queued {
                 self.signals.downloads.notify_one();
+            }
+            if after.ask_due {
+                self.signals.asks.notify_one();
             }
         } else {
             tx.roll_back(&after, seq_before);
@@ -598,6 +625,7 @@ fn apply(tx: &mut Tx<'_>, command: &Command) -> rusqlite::Result<Reply> {
         }
         Command::BringForward { by } => {
             downloads::bring_forward(tx, *by)?;
+            asks::bring_forward(tx, *by)?;
             Reply::Done
         }
         Command::RetryTask { task } => Reply::Queued(downloads::retry_task(tx, *task)?),
@@ -620,5 +648,22 @@ fn apply(tx: &mut Tx<'_>, command: &Command) -> rusqlite::Result<Reply> {
         Command::NoteScrub(scrub) => Reply::Scrub(scrub::note(tx, *scrub)?),
         Command::EndScrub { scrub, complete } => Reply::Scrub(scrub::end(tx, *scrub, *complete)?),
         Command::NoteJudged(judged) => Reply::Judged(scrub::note_judged(tx, judged)?),
+        Command::NoteAnswer(answered) => {
+            asks::note_answer(tx, answered)?;
+            Reply::Done
+        }
+        Command::RefreshLink { download, fresh } => {
+            downloads::refresh_link(tx, *download, fresh)?;
+            Reply::Done
+        }
+        Command::AskAfterStale {
+            source,
+            task_id,
+            kind,
+            index,
+        } => {
+            asks::after_stale(tx, (source, task_id), (kind, *index))?;
+            Reply::Done
+        }
     })
 }

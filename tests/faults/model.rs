@@ -282,6 +282,7 @@ impl Bench {
                 index: 0,
                 event: document.event(),
                 binding,
+                hold: false,
             })),
             body: body.into(),
             held: Vec::new(),

@@ -1,6 +1,6 @@
 //! What must hold of a database however the server ended: each a claim of what is wrong, and a query that counts it.
 
-pub(crate) const WRONGS: [(&str, &str); 17] = [
+pub(crate) const WRONGS: [(&str, &str); 18] = [
     (
         "downloads, outcomes or deliveries belong to a task that is not there",
         "SELECT (SELECT count(*) FROM downloads WHERE task IS NOT NULL AND task NOT IN (SELECT id FROM tasks))
@@ -26,7 +26,22 @@ pub(crate) const WRONGS: [(&str, &str); 17] = [
     ),
     (
         "downloads wait for another moment than theirs, or do not wait",
-        "SELECT count(*) FROM downloads WHERE waits_until IS NOT NULL AND (waits_until <> next_at OR state NOT IN ('queued', 'needs_url'))",
+        "SELECT count(*) FROM downloads WHERE waits_until IS NOT NULL
+            AND (state = 'queued' AND waits_until <> next_at OR state NOT IN ('queued', 'needs_url'))",
+    ),
+    (
+        "something is open that nobody is asked about, or somebody is asked about nothing",
+        "SELECT (SELECT count(*) FROM outcomes o WHERE (state = 'pending' OR conflicts > 0)
+                    AND NOT EXISTS (SELECT 1 FROM asks a WHERE a.task = o.task AND a.kind = o.kind AND a.idx = o.idx))
+              + (SELECT count(*) FROM downloads d WHERE state IN ('held', 'needs_url')
+                    AND NOT EXISTS (SELECT 1 FROM asks a WHERE a.task = d.task AND a.kind = d.kind AND a.idx = d.idx))
+              + (SELECT count(*) FROM asks a
+                    WHERE NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.task = a.task AND o.kind = a.kind AND o.idx = a.idx))
+              + (SELECT count(*) FROM asks a WHERE reason IN ('silent', 'conflict', 'held')
+                    AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.task = a.task AND o.kind = a.kind AND o.idx = a.idx
+                                    AND (o.state = 'pending' OR o.conflicts > 0))
+                    AND NOT EXISTS (SELECT 1 FROM downloads d WHERE d.task = a.task AND d.kind = a.kind AND d.idx = a.idx
+                                    AND d.state = 'held'))",
     ),
     (
         "tasks cannot be found by their id",

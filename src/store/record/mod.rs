@@ -108,6 +108,8 @@ pub struct Verified {
     pub event: Event,
     /// The signature's binding; `None` if the source is not signed.
     pub binding: Option<Binding>,
+    /// Whether its files wait until the provider confirmed what it says.
+    pub hold: bool,
 }
 
 /// A verified `(task id, timestamp, signature)`; bound to its first use until it expires.

@@ -5,14 +5,15 @@ use rusqlite::{OptionalExtension, params};
 use super::binding::{self, Bound, Use};
 use super::outcome::{Outcome, Said};
 use super::row::{Body, DeliveryRow, owner_of_body};
-use super::{Binding, NewDelivery, ROWS_PER_VERDICT, Recorded, Verified};
-use crate::provider::Event;
+use super::{Binding, NewDelivery, ROWS_PER_VERDICT, Recorded, Verified, Via};
 use crate::provider::rules::{self, Claim, Effect, Ruling, Standing, State, Verdict};
+use crate::provider::{Event, OutcomeClass, TaskId};
+use crate::store::asks::{self, Reason};
 use crate::store::downloads::{self, NewDownload};
 use crate::store::overrule::{self, Overruling};
 use crate::store::tasks;
 use crate::store::writer::Tx;
-use crate::store::{keys, ranges, summary};
+use crate::store::{accept, keys, ranges, summary};
 
 /// A verified delivery.
 #[derive(Clone, Copy)]
@@ -123,8 +124,16 @@ fn begin(tx: &mut Tx<'_>, item: Item<'_>, hash: i64) -> rusqlite::Result<Recorde
     };
     let row = row_of(item, count, Some((task, outcome.id)), Body::Here);
     let id = row.insert(tx)?;
+    let is_held = verified.hold && fetchable(event) > 0;
+    let about = (&verified.kind, verified.index);
+    if state == State::Pending || is_held {
+        asks::review(tx, (task, about), None)?;
+    }
+    if state == State::Succeeded && extends_another(&verified.task_id, None) {
+        asks::open(tx, (task, about), Reason::Full)?;
+    }
     Ok(Recorded {
-        queued: fetchable(event),
+        queued: if is_held { 0 } else { fetchable(event) },
         ..count.recorded(Some(id))
     })
 }
@@ -133,10 +142,12 @@ fn begin(tx: &mut Tx<'_>, item: Item<'_>, hash: i64) -> rusqlite::Result<Recorde
 fn believe(tx: &mut Tx<'_>, item: Item<'_>, task: i64) -> rusqlite::Result<Recorded> {
     let Item { delivery, verified } = item;
     let event = &verified.event;
-    let mut outcome = Outcome::find(tx, task, (&verified.kind, verified.index))?;
+    let about = (&verified.kind, verified.index);
+    let mut outcome = Outcome::find(tx, task, about)?;
+    let before = outcome.standing;
     let claim = Claim::from(event);
-    let ruling = rules::rule(outcome.standing.as_ref(), &claim, delivery.via.authority());
-    let has_stored = outcome.standing.is_some_and(|standing| standing.has_stored);
+    let ruling = rules::rule(before.as_ref(), &claim, delivery.via.authority());
+    let has_stored = before.is_some_and(|standing| standing.has_stored);
     let said = match ruling.effect {
         Effect::Keep => Said::Nothing,
         Effect::RefreshText => Said::Text,
@@ -158,33 +169,75 @@ fn believe(tx: &mut Tx<'_>, item: Item<'_>, task: i64) -> rusqlite::Result<Recor
         kept = true;
     }
     outcome.write(tx, delivery, (&verified.kind, verified.index, event), said)?;
-    match ruling.effect {
-        Effect::Adopt if !has_stored => {
-            let present = downloads::present(tx, task, (&verified.kind, verified.index))?;
-            for file in announced(item, task) {
-                file.insert(tx, &present)?;
-            }
-        }
-        // A person had made it fail: what is stored keeps its place, and the new files get others.
-        Effect::Adopt | Effect::Overrule => overrule::files(tx, task, &overruling(item))?,
-        Effect::Keep | Effect::RefreshText => {}
+    if settled {
+        accept::mark_settled(tx, task, outcome.id)?;
     }
+    let queued = fetch(tx, item, task, (ruling, has_stored))?;
     let prompt = event.prompt.as_deref().filter(|_| adopted);
     tasks::count_delivery(tx, task, delivery.received_at, prompt)?;
-    if adopted || settled || disputed {
+    if adopted || settled || disputed || queued > 0 {
         summary::refresh(tx, task)?;
     }
+    if delivery.via == Via::Poll && adopted && !before.is_some_and(|before| before.state.is_terminal()) {
+        tasks::count_repaired(tx, task, outcome.id)?;
+    }
+    if adopted && delivery.via == Via::Callback && claim.class == OutcomeClass::Success {
+        let family = tasks::family(tx, task)?;
+        if extends_another(&verified.task_id, family.as_deref()) {
+            asks::open(tx, (task, about), Reason::Full)?;
+        }
+    }
+    asks::review(tx, (task, about), None)?;
     let count = Count {
         verdict: ruling.verdict,
         reason: reason_of(ruling, event),
     };
-    let queued = if adopted { fetchable(event) } else { 0 };
     let delivery = keep_row(tx, item, (&outcome, kept), (count, verified.binding))?;
     Ok(Recorded {
         queued,
         ..count.recorded(delivery)
     })
 }
+
+/// Gives the outcome the files that a delivery about it brings, as the rules say; how many are fetched because of it.
+fn fetch(
+    tx: &mut Tx<'_>,
+    item: Item<'_>,
+    task: i64,
+    (ruling, has_stored): (Ruling, bool),
+) -> rusqlite::Result<usize> {
+    let Item { delivery, verified } = item;
+    let event = &verified.event;
+    let about = (&verified.kind, verified.index);
+    match ruling.effect {
+        Effect::Adopt if !has_stored => {
+            let present = downloads::present(tx, task, about)?;
+            for file in announced(item, task) {
+                file.insert(tx, &present)?;
+            }
+        }
+        // A person had made it fail: what is stored keeps its place, and the new files get others.
+        Effect::Adopt | Effect::Overrule => overrule::files(tx, task, &overruling(item))?,
+        Effect::Keep | Effect::RefreshText => {
+            let confirmed = delivery.via != Via::Callback && event.class == OutcomeClass::Success;
+            return if confirmed {
+                downloads::release_held(tx, (task, about))
+            } else {
+                Ok(0)
+            };
+        }
+    }
+    Ok(if verified.hold { 0 } else { fetchable(event) })
+}
+
+/// Whether a task extends the video of another: then the provider's record names the whole film, and the callback does
+/// not. Known by the family that was announced, or by the documented form of its id.
+fn extends_another(task_id: &TaskId, family: Option<&str>) -> bool {
+    family == Some(EXTENSION) || task_id.as_str().starts_with("veo_extend")
+}
+
+/// The family of tasks that extend another's video.
+const EXTENSION: &str = "veo-extend";
 
 /// Counts a delivery under a signature that was used before, on the outcome of that first use.
 fn recount(
@@ -202,6 +255,7 @@ fn recount(
     tasks::count_delivery(tx, outcome.task, delivery.received_at, None)?;
     if disputed {
         summary::refresh(tx, outcome.task)?;
+        asks::review_outcome(tx, (outcome.task, outcome.id))?;
     }
     let row = keep_row(tx, item, (&outcome, kept), (count, None))?;
     Ok(count.recorded(row))
@@ -278,7 +332,13 @@ fn announced(item: Item<'_>, task: i64) -> impl Iterator<Item = NewDownload> {
     let Item { delivery, verified } = item;
     let outcome = (&verified.kind, verified.index);
     let media = verified.event.media.iter();
-    media.map(move |media| NewDownload::announced(task, outcome, media, delivery.received_at))
+    media.map(move |media| {
+        let mut file = NewDownload::announced(task, outcome, media, delivery.received_at);
+        if verified.hold {
+            file.hold();
+        }
+        file
+    })
 }
 
 /// The row of a verified delivery that uses its signature for the first time.
@@ -315,6 +375,7 @@ fn overruling(item: Item<'_>) -> Overruling<'_> {
         index: verified.index,
         media: &verified.event.media,
         received_at: delivery.received_at,
+        hold: verified.hold,
     }
 }
 
@@ -323,6 +384,7 @@ fn reason_of(ruling: Ruling, event: &Event) -> Option<&'static str> {
     match ruling.verdict {
         Verdict::Conflict if State::from(event.class) == State::Failed => Some("failure_after_success"),
         Verdict::Conflict => Some("different_media"),
+        Verdict::Accepted if ruling.contradicts_stored => Some("contradicts_stored"),
         Verdict::Accepted if too_many() => Some("too_many_files"),
         _ => None,
     }
