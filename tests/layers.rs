@@ -16,6 +16,7 @@ const FLOORS: [&[&str]; 5] = [
         "config",
         "clock",
         "retry",
+        "roots",
         "shutdown",
         "telemetry",
         "failpoint",

@@ -16,9 +16,11 @@ use std::time::Duration;
 
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, ClientBuilder, Response, StatusCode};
+use reqwest::{Client, ClientBuilder, Response, StatusCode};
 use tokio::net::TcpStream;
 use url::Url;
+
+use crate::roots;
 
 mod address;
 mod error;
@@ -78,8 +80,6 @@ impl GuardedClient {
 
     /// A client that looks names up in `resolver`.
     pub fn with_resolver(policy: EgressPolicy, resolver: &Resolver) -> Result<Self, EgressError> {
-        // An error means that a provider is installed already, which is as good.
-        rustls::crypto::ring::default_provider().install_default().ok();
         let policy = Arc::new(policy);
         let client = |scope| build(&policy, resolver, scope);
         Ok(Self {
@@ -156,12 +156,7 @@ fn build(policy: &Arc<EgressPolicy>, resolver: &Resolver, scope: Scope) -> Resul
         policy: Arc::clone(policy),
         scope,
     });
-    let settings = || settings(policy).dns_resolver(Arc::clone(&guard));
-    // The build fails where the system has no certificates at all. Where it has some, they decide alone, so that an
-    // operator can add an own authority or withdraw one.
-    settings()
-        .build()
-        .or_else(|_| settings().tls_certs_only(bundled_roots()?).build())
+    roots::client(|| settings(policy).dns_resolver(Arc::clone(&guard)))
         .map_err(|source| EgressError::Build { source })
 }
 
@@ -183,11 +178,6 @@ fn settings(policy: &EgressPolicy) -> ClientBuilder {
         .connect_timeout(policy.connect_timeout)
         .read_timeout(policy.idle_timeout)
         .pool_idle_timeout(KEEP_IDLE)
-}
-
-fn bundled_roots() -> reqwest::Result<Vec<Certificate>> {
-    let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
-    roots.iter().map(|root| Certificate::from_der(root)).collect()
 }
 
 /// The caller's headers without those that would give something away to a host that a stranger chose.

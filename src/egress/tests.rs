@@ -370,7 +370,7 @@ async fn a_peer_without_tls_is_a_tls_failure() {
 fn the_bundled_certificates_make_a_client() {
     rustls::crypto::ring::default_provider().install_default().ok();
     let built = settings(&policy(&[], &[]))
-        .tls_certs_only(bundled_roots().unwrap())
+        .tls_certs_only(roots::bundled().unwrap())
         .build();
     assert!(built.is_ok(), "{built:?}");
 }

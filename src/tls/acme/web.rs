@@ -26,9 +26,7 @@ impl Web {
         rustls::crypto::ring::default_provider().install_default().ok();
         let built = match roots {
             Some(path) => settings().tls_certs_only(read_roots(path)?).build(),
-            None => settings()
-                .build()
-                .or_else(|_| settings().tls_certs_only(bundled_roots()?).build()),
+            None => crate::roots::client(settings),
         };
         built.map(Self).map_err(AcmeError::Client)
     }
@@ -58,11 +56,6 @@ fn read_roots(path: &Path) -> Result<Vec<Certificate>, AcmeError> {
         return Err(unusable("it wants PEM text".to_owned()));
     }
     Ok(roots)
-}
-
-fn bundled_roots() -> reqwest::Result<Vec<Certificate>> {
-    let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
-    roots.iter().map(|root| Certificate::from_der(root)).collect()
 }
 
 type Answering = Pin<Box<dyn Future<Output = Result<BytesResponse, instant_acme::Error>> + Send>>;
