@@ -13,6 +13,7 @@ pub mod payload;
 pub mod rules;
 pub mod samples;
 pub mod signature;
+pub mod times;
 
 pub use failure::{Failure, FailureKind};
 

@@ -11,14 +11,18 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use super::{Event, Failure, Kind, OutcomeClass, TaskId};
+use super::{Event, Failure, Kind, OutcomeClass, TaskId, times};
+use crate::clock::Millis;
 use fields::{DECISIVE, Fields, cut};
 
+mod envelope;
 mod fields;
 mod media;
 mod outcome;
 mod texts;
 mod urls;
+
+pub use envelope::Envelope;
 
 /// Longest URL that is fetched, in bytes.
 pub const MAX_URL_BYTES: usize = 8 * 1024;
@@ -95,15 +99,32 @@ impl<'a> Document<'a> {
     /// that are neither null nor empty must agree, a number by its source text. Of several errors the first in the
     /// order of [`PayloadError`] is given.
     pub fn parse(body: &'a [u8]) -> Result<Self, PayloadError> {
-        let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
-        let text = std::str::from_utf8(body).map_err(|error| PayloadError::not_json(&error))?;
-        let (top, mut datas) = match Fields::parse_enclosing(text, "data") {
-            Some((top, data)) => (top, vec![data]),
-            None => Self::parse_unusual(text)?,
-        };
+        let (top, mut datas) = Self::objects(body)?;
         let task_id = settle_task_id(&top, &datas)?;
         let data = datas.pop().unwrap_or_default();
         Ok(Self { task_id, top, data })
+    }
+
+    /// Reads the answer to a question about `asked`: it need not name a task, but must not name another one.
+    pub fn about(asked: &TaskId, body: &'a [u8]) -> Result<Self, PayloadError> {
+        let (top, mut datas) = Self::objects(body)?;
+        let task_id = match settle_task_id(&top, &datas) {
+            Err(PayloadError::NoTaskId) => refuse_twins(&top, &datas).map(|()| asked.clone())?,
+            settled => settled?,
+        };
+        if task_id != *asked {
+            return Err(PayloadError::TaskIdsDiffer);
+        }
+        let data = datas.pop().unwrap_or_default();
+        Ok(Self { task_id, top, data })
+    }
+
+    fn objects(body: &'a [u8]) -> Result<(Fields<'a>, Vec<Fields<'a>>), PayloadError> {
+        let text = text_of(body).map_err(|error| PayloadError::not_json(&error))?;
+        match Fields::parse_enclosing(text, "data") {
+            Some((top, data)) => Ok((top, vec![data])),
+            None => Self::parse_unusual(text),
+        }
     }
 
     /// The fields of `text` and of every object called `data` in it, or what is wrong with it.
@@ -122,10 +143,36 @@ impl<'a> Document<'a> {
 
     /// What the body says. Whatever is missing, malformed or unknown is left out; nothing makes this fail.
     pub fn event(&self) -> Event {
-        let (top, data) = (&self.top, &self.data);
-        let code = top.integer("code");
+        self.event_by(self.code())
+    }
+
+    /// The body code.
+    pub fn code(&self) -> Option<i64> {
+        self.top.integer("code")
+    }
+
+    /// What the state fields say by themselves, whatever the code; `None` if there are none.
+    pub fn state(&self) -> Option<OutcomeClass> {
+        outcome::state(&self.data)
+    }
+
+    /// Whether any file is announced, whatever came of the task.
+    pub fn has_media(&self) -> bool {
+        !media::announced(&self.data).is_empty()
+    }
+
+    /// When the task ended, as record-info tells (`completeTime`).
+    pub fn completed_at(&self) -> Option<Millis> {
+        let raw = self.data.value("completeTime")?;
+        times::read(&serde_json::from_str(raw.get()).ok()?)
+    }
+
+    /// What the body says if its code is taken to mean `deciding`: for answers whose code tells of the request instead of
+    /// the task, such as the 422 of a repeated one. The event keeps the code that was written.
+    pub fn event_by(&self, deciding: Option<i64>) -> Event {
+        let (top, data, code) = (&self.top, &self.data, self.code());
         let mut media = media::announced(data);
-        let class = outcome::class(code, data, !media.is_empty());
+        let class = outcome::class(deciding, data, !media.is_empty());
         if class != OutcomeClass::Success {
             media.clear();
         }
@@ -168,6 +215,15 @@ fn settle_task_id(top: &Fields<'_>, datas: &[Fields<'_>]) -> Result<TaskId, Payl
     if candidates.iter().any(|other| other.text != first.text) {
         return Err(PayloadError::TaskIdsDiffer);
     }
+    refuse_twins(top, datas)?;
+    if candidates.iter().any(|candidate| !candidate.is_scalar) {
+        return Err(PayloadError::BadTaskId);
+    }
+    TaskId::from_str(&first.text).map_err(|_| PayloadError::BadTaskId)
+}
+
+/// Refuses a body that gives a decisive field twice.
+fn refuse_twins(top: &Fields<'_>, datas: &[Fields<'_>]) -> Result<(), PayloadError> {
     for name in DECISIVE {
         if datas
             .iter()
@@ -177,10 +233,12 @@ fn settle_task_id(top: &Fields<'_>, datas: &[Fields<'_>]) -> Result<TaskId, Payl
             return Err(PayloadError::DuplicateKey(name));
         }
     }
-    if candidates.iter().any(|candidate| !candidate.is_scalar) {
-        return Err(PayloadError::BadTaskId);
-    }
-    TaskId::from_str(&first.text).map_err(|_| PayloadError::BadTaskId)
+    Ok(())
+}
+
+/// The text of a body, without the byte order mark that some write before it.
+fn text_of(body: &[u8]) -> Result<&str, std::str::Utf8Error> {
+    std::str::from_utf8(body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body))
 }
 
 /// What stands in one of the places of the id.

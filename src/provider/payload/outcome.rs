@@ -62,6 +62,18 @@ pub(super) fn class(code: Option<i64>, data: &Fields<'_>, files: bool) -> Outcom
     }
 }
 
+/// What the state fields say by themselves; `None` if there are none, or none that is known.
+pub(super) fn state(data: &Fields<'_>) -> Option<OutcomeClass> {
+    let signs: Vec<Sign> = signs(data).collect();
+    let classes = [
+        (Sign::Failed, OutcomeClass::Failure),
+        (Sign::Running, OutcomeClass::Progress),
+        (Sign::Done, OutcomeClass::Success),
+    ];
+    let said = |(sign, class)| signs.contains(&sign).then_some(class);
+    classes.into_iter().find_map(said)
+}
+
 /// Whether the body can only be about a 4K upgrade, which shares the id of its base video and bears no mark.
 ///
 /// Two success shapes are documented: stills in `info` beside the results but no `resolution`, `originUrls` or
