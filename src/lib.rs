@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | 4 | [`cli`]: the commands, and the only place that wires the parts together |
 //! | 3 | [`http`]: routes, the accept loop, authentication, status codes |
-//! | 2 | [`ingest`]: a delivery, from bytes to commit · [`download`]: a queued file, from claim to settlement · [`retention`]: what goes, and when · [`scrub`]: whether stored files are still whole |
+//! | 2 | [`ingest`]: a delivery, from bytes to commit · [`download`]: a queued file, from claim to settlement · [`retention`]: what goes, and when · [`scrub`]: whether stored files are still whole · [`reconcile`]: what callbacks left open, asked for |
 //! | 1 | [`store`]: all SQL · [`storage`]: files, on disk or in a bucket · [`worker`]: the claim loop · [`egress`]: the guarded HTTP client · [`provider_api`]: what the provider's own record says, asked for · [`tls`]: the certificate we serve |
 //! | 0 | [`provider`]: the dialect as pure functions · [`media`]: what a file is, by its bytes · [`config`] · [`clock`] · [`retry`] · [`roots`] · [`shutdown`] · [`telemetry`] · [`failpoint`] |
 //!
@@ -25,6 +25,7 @@ pub mod ingest;
 pub mod media;
 pub mod provider;
 pub mod provider_api;
+pub mod reconcile;
 pub mod retention;
 pub mod retry;
 pub mod roots;

@@ -17,6 +17,8 @@ use crate::egress::{EgressPolicy, GuardedClient};
 use crate::failpoint::{self, Step};
 use crate::http::{self, App, Parts};
 use crate::ingest::Ingest;
+use crate::provider_api::{ProviderApi, Settings as ApiSettings};
+use crate::reconcile::{Apis, Reconciler, Settings as ReconcileSettings};
 use crate::retention::{Retention, Settings as RetentionSettings};
 use crate::retry::Backoff;
 use crate::scrub::{Scrubber, Settings as ScrubSettings};
@@ -29,6 +31,8 @@ use crate::store::data_dir::DataDir;
 const LEASE: Duration = Duration::from_mins(1);
 /// How long the writer may take for its last commits and the checkpoint.
 const LAST_COMMITS: Duration = Duration::from_secs(10);
+/// How long one request to a provider's API may take.
+const API_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A server that accepts callbacks and carries out downloads until it is stopped.
 #[derive(Debug)]
@@ -39,6 +43,8 @@ pub struct Instance {
     pub api_addr: SocketAddr,
     app: App,
     rules: Live<Rules>,
+    apis: Live<Apis>,
+    clock: Clock,
     /// Has the certificate looked at at once.
     certificate_again: Arc<Notify>,
     tasks: Tasks,
@@ -57,11 +63,13 @@ impl Instance {
         let storage = storage_of(config, &tasks)?;
         storage.take_over_uploads()?;
         let store = Store::open(&data.database(), clock.clone(), &writer).await?;
+        store.set_silence(config.reconcile.after);
         tidy_up(&store, &storage).await?;
         let listeners = Listeners::bind(config)?;
         let (addr, api_addr) = (listeners.addr()?, listeners.api_addr()?);
         let certificate_again = Arc::new(Notify::new());
         let certificate = Certificate::of(config, &data, clock.clone(), certificate_again.clone())?;
+        let apis = Live::new(apis(config, &clock)?);
         let storage_to_try = storage.clone();
         let ground = Ground {
             store,
@@ -72,6 +80,8 @@ impl Instance {
         let rules = Live::new(rules(config));
         let downloader = ground.downloader(config, addr, rules.clone())?;
         let (retention, scrubber) = (ground.retention(config), ground.scrubber(config));
+        let reconciler = ground.reconciler(config, apis.clone());
+        let time = ground.clock.clone();
         let app = App::new(Parts {
             ingest: ground.ingest(config),
             progress: downloader.progress(),
@@ -90,11 +100,14 @@ impl Instance {
         tasks.spawn(downloader.run());
         tasks.spawn(retention.run());
         tasks.spawn(scrubber.run());
+        tasks.spawn(reconciler.run());
         Ok(Self {
             addr,
             api_addr,
             app,
             rules,
+            apis,
+            clock: time,
             certificate_again,
             tasks,
             writer,
@@ -108,6 +121,10 @@ impl Instance {
     pub fn reload(&self, config: &Config) {
         self.app.ingest.replace_sources(config.sources.clone());
         self.rules.replace(rules(config));
+        match apis(config, &self.clock) {
+            Ok(apis) => self.apis.replace(apis),
+            Err(error) => tracing::error!(%error, "the providers are asked as before: {error:#}"),
+        }
         self.app
             .replace_secrets(config.api.tokens.clone(), &config.secrets());
         self.certificate_again.notify_one();
@@ -191,6 +208,15 @@ impl Ground {
             repair: config.scrub.repair,
         };
         Scrubber::new(self.store.clone(), self.storage.clone(), self.time(), settings)
+    }
+
+    fn reconciler(&self, config: &Config, apis: Live<Apis>) -> Reconciler {
+        let settings = ReconcileSettings {
+            every: config.reconcile.every,
+            give_up_after: config.reconcile.give_up_after,
+            max_per_second: config.reconcile.max_per_second,
+        };
+        Reconciler::new(self.store.clone(), self.time(), settings, apis)
     }
 
     fn time(&self) -> (Clock, Tasks) {
@@ -311,6 +337,27 @@ fn download_limits(config: &Config) -> Limits {
         min_speed: downloads.min_speed,
         stall_timeout: downloads.stall_timeout,
     }
+}
+
+/// The providers that can be asked: those of the sources that have an API key.
+fn apis(config: &Config, clock: &Clock) -> anyhow::Result<Apis> {
+    let with_key = config.sources.iter().filter_map(|(name, source)| {
+        let key = source.api_key.clone()?;
+        Some((name, source, key))
+    });
+    let api = |(name, source, key): (&SourceName, &Source, _)| {
+        let settings = ApiSettings {
+            base: source.api_url.clone(),
+            key,
+            queries_per_second: source.api_queries,
+            submissions_per_10s: source.api_submissions,
+            timeout: API_TIMEOUT,
+        };
+        let api = ProviderApi::new(settings, clock.clone())
+            .with_context(|| format!("the API of source {name} cannot be used"))?;
+        Ok((name.to_string(), api))
+    };
+    with_key.map(api).collect()
 }
 
 fn rules(config: &Config) -> Rules {

@@ -91,6 +91,11 @@ impl Kind {
     pub fn four_k() -> Self {
         Self("4k".to_owned())
     }
+
+    /// The 1080p version of a video.
+    pub fn full_hd() -> Self {
+        Self("1080p".to_owned())
+    }
 }
 
 impl FromStr for Kind {

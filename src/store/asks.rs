@@ -99,8 +99,6 @@ pub struct Ask {
     pub ask_at: Millis,
     /// How often it was asked.
     pub asks: i64,
-    /// Whether somebody announced the outcome.
-    pub ordered: bool,
 }
 
 /// What came of asking: a stable word and a sentence for people.
@@ -253,6 +251,11 @@ impl Store {
             .map(|_| ())
     }
 
+    /// Has questions fall due so much earlier, for a clock that was set back; none before now.
+    pub async fn bring_asks_forward(&self, by: Duration) -> Result<(), StoreError> {
+        self.write(Command::BringAsksForward { by }).await.map(|_| ())
+    }
+
     /// Has the provider asked about a task because a callback about it was stale: its signature holds, so that the
     /// provider did speak about the task at some time.
     pub async fn ask_after_stale(
@@ -290,7 +293,6 @@ fn ask_from(row: &SqliteRow) -> Result<Ask, StoreError> {
         since: row.try_get(5)?,
         ask_at: row.try_get(6)?,
         asks: row.try_get(7)?,
-        ordered: false,
     })
 }
 
@@ -560,7 +562,6 @@ pub(super) fn after_stale(
     Ok(())
 }
 
-/// Has questions fall due so much earlier, for a clock that was set back; none before now.
 pub(super) fn bring_forward(tx: &Tx<'_>, by: Duration) -> rusqlite::Result<()> {
     tx.execute(
         "UPDATE asks SET ask_at = max(?1, ask_at - ?2), since = min(since, ?1) WHERE ask_at > ?1",

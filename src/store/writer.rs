@@ -93,6 +93,9 @@ pub(super) enum Command {
     },
     NoteJudged(Box<Judged>),
     NoteAnswer(Box<Answered>),
+    BringAsksForward {
+        by: Duration,
+    },
     RefreshLink {
         download: i64,
         fresh: FreshLink,
@@ -625,7 +628,6 @@ fn apply(tx: &mut Tx<'_>, command: &Command) -> rusqlite::Result<Reply> {
         }
         Command::BringForward { by } => {
             downloads::bring_forward(tx, *by)?;
-            asks::bring_forward(tx, *by)?;
             Reply::Done
         }
         Command::RetryTask { task } => Reply::Queued(downloads::retry_task(tx, *task)?),
@@ -650,6 +652,10 @@ fn apply(tx: &mut Tx<'_>, command: &Command) -> rusqlite::Result<Reply> {
         Command::NoteJudged(judged) => Reply::Judged(scrub::note_judged(tx, judged)?),
         Command::NoteAnswer(answered) => {
             asks::note_answer(tx, answered)?;
+            Reply::Done
+        }
+        Command::BringAsksForward { by } => {
+            asks::bring_forward(tx, *by)?;
             Reply::Done
         }
         Command::RefreshLink { download, fresh } => {
