@@ -36,3 +36,20 @@ INSERT OR IGNORE INTO asks (task, kind, idx, source, reason, since, ask_at, asks
     FROM downloads d JOIN tasks t ON t.id = d.task WHERE d.state = 'needs_url' GROUP BY d.task, d.kind, d.idx;
 
 INSERT INTO counters (name, value) VALUES ('repaired', 0);
+
+-- Open questions are counted by reason. An ordinary callback leaves none.
+INSERT INTO counters (name, value)
+VALUES ('asks.silent', 0), ('asks.conflict', 0), ('asks.held', 0), ('asks.needs_url', 0), ('asks.stale', 0);
+CREATE TRIGGER asks_come AFTER INSERT ON asks
+BEGIN
+    UPDATE counters SET value = value + 1 WHERE name = 'asks.' || NEW.reason;
+END;
+CREATE TRIGGER asks_change_reason AFTER UPDATE OF reason ON asks WHEN OLD.reason IS NOT NEW.reason
+BEGIN
+    UPDATE counters SET value = value - 1 WHERE name = 'asks.' || OLD.reason;
+    UPDATE counters SET value = value + 1 WHERE name = 'asks.' || NEW.reason;
+END;
+CREATE TRIGGER asks_go AFTER DELETE ON asks
+BEGIN
+    UPDATE counters SET value = value - 1 WHERE name = 'asks.' || OLD.reason;
+END;

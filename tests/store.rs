@@ -129,6 +129,7 @@ impl Bench {
             family: None,
             params: None,
             prompt: None,
+            ask_now: false,
         };
         self.store.expect_tasks(vec![expected]).await.unwrap();
     }

@@ -169,6 +169,17 @@ pub(super) struct Expected {
     index: u32,
     family: Option<String>,
     params: Option<Box<RawValue>>,
+    #[serde(default)]
+    ask: Ask,
+}
+
+/// When the provider is asked about a task: once it has been silent for `reconcile.after`, or at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Ask {
+    #[default]
+    Later,
+    Now,
 }
 
 /// Notes tasks whose callbacks are awaited: 201 if any of them was unknown, else 200.
@@ -243,6 +254,7 @@ fn expectation(app: &App, expected: Expected) -> Result<Expectation, Problem> {
         task_id: expected.task_id,
         kind: expected.kind,
         index: expected.index,
+        ask_now: expected.ask == Ask::Now,
         family: expected.family,
         params: expected.params.map(|params| params.get().to_owned()),
     })
@@ -313,7 +325,8 @@ pub(super) async fn stats(State(app): State<App>) -> Result<Response, Problem> {
         "paused": paused.map(|reason| &reason.detail),
         "paused_code": paused.map(|reason| reason.code),
         "paused_since": paused.map(|reason| rfc3339(reason.since)),
-        "repaired": 0,
+        "repaired": counts.repaired,
+        "asks": {"open": counts.asks},
         "scrub": scrub::summary(&app).await?,
     });
     Ok(Json(answer).into_response())

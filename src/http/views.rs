@@ -1,5 +1,8 @@
 //! The JSON of the API: one struct for each thing, in the order in which the fields are documented.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
@@ -9,9 +12,10 @@ use super::App;
 use super::redact::Redactor;
 use crate::clock::{Millis, rfc3339};
 use crate::download::Progress;
+use crate::ingest::Sources;
 use crate::provider::encoding::beginning;
 use crate::store::deliveries::{DeliveryRecord, LISTED_BODY_BYTES};
-use crate::store::tasks::{FileRecord, OutcomeRecord, TaskRecord};
+use crate::store::tasks::{AskRecord, FileRecord, OutcomeRecord, TaskRecord};
 
 /// What a compressed body is unpacked to for showing.
 const MAX_SHOWN: u64 = 16 * 1024 * 1024;
@@ -39,6 +43,7 @@ pub(super) struct TaskView<'a> {
     paused: Option<String>,
     outcomes: Vec<OutcomeView<'a>>,
     files: Vec<FileView<'a>>,
+    asking: Vec<AskView<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -94,6 +99,24 @@ struct ErrorView<'a> {
     detail: &'a str,
 }
 
+#[derive(Debug, Serialize)]
+struct AskView<'a> {
+    kind: &'a str,
+    index: i64,
+    reason: &'a str,
+    since: String,
+    asks: i64,
+    asked_at: Option<String>,
+    next_ask_at: Option<String>,
+    note: Option<NoteView<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct NoteView<'a> {
+    code: &'a str,
+    detail: Cow<'a, str>,
+}
+
 /// What the views show besides what is recorded.
 pub(super) struct Seen<'a> {
     /// Decides whether a queued file still waits for its next attempt.
@@ -101,6 +124,8 @@ pub(super) struct Seen<'a> {
     progress: &'a Progress,
     /// Why nothing is fetched.
     paused: Option<String>,
+    /// Decide whether anybody can be asked.
+    sources: Arc<Sources>,
 }
 
 impl<'a> Seen<'a> {
@@ -109,7 +134,29 @@ impl<'a> Seen<'a> {
             now: app.clock.now(),
             progress: &app.progress,
             paused: app.pause.reason().map(|reason| reason.detail),
+            sources: app.ingest.sources(),
         }
+    }
+
+    /// Why nobody can be asked about tasks of a source, whatever its row says: keys come and go with the configuration.
+    fn cannot_ask(&self, source: &str) -> Option<NoteView<'static>> {
+        let (code, detail) = match self.sources.get(source) {
+            Some(source) if source.api_key.is_some() => return None,
+            Some(_) => (
+                "no_api_key",
+                format!("source {source} has no api_key: nobody can be asked; set sources.{source}.api_key"),
+            ),
+            None => (
+                "no_source",
+                format!(
+                    "source {source} is no longer configured: nobody can be asked; configure sources.{source} again"
+                ),
+            ),
+        };
+        Some(NoteView {
+            code,
+            detail: Cow::Owned(detail),
+        })
     }
 }
 
@@ -142,6 +189,11 @@ impl<'a> TaskView<'a> {
                 .files
                 .iter()
                 .map(|file| FileView::of(task, file, seen))
+                .collect(),
+            asking: task
+                .asks
+                .iter()
+                .map(|ask| AskView::of(&task.source, ask, seen))
                 .collect(),
         }
     }
@@ -209,6 +261,26 @@ impl<'a> FileView<'a> {
                 bytes_per_second: transfer.speed,
             }),
             deadline: rfc3339(file.deadline),
+        }
+    }
+}
+
+impl<'a> AskView<'a> {
+    fn of(source: &str, ask: &'a AskRecord, seen: &Seen<'_>) -> Self {
+        let mute = seen.cannot_ask(source);
+        let note = ask.note.as_ref().map(|(code, detail)| NoteView {
+            code,
+            detail: Cow::Borrowed(detail),
+        });
+        Self {
+            kind: &ask.kind,
+            index: ask.index,
+            reason: &ask.reason,
+            since: rfc3339(ask.since),
+            asks: ask.asks,
+            asked_at: ask.asked_at.map(rfc3339),
+            next_ask_at: mute.is_none().then(|| rfc3339(ask.ask_at)),
+            note: mute.or(note),
         }
     }
 }

@@ -26,6 +26,8 @@ pub struct Expectation {
     pub params: Option<String>,
     /// The prompt in it, if there is one.
     pub prompt: Option<String>,
+    /// Whether the provider is to be asked at once: its callback is not to be expected any more.
+    pub ask_now: bool,
 }
 
 impl Store {

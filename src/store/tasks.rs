@@ -46,6 +46,8 @@ pub struct TaskRecord {
     pub outcomes: Vec<OutcomeRecord>,
     /// Its files.
     pub files: Vec<FileRecord>,
+    /// What the provider is asked about it.
+    pub asks: Vec<AskRecord>,
 }
 
 impl TaskRecord {
@@ -140,6 +142,27 @@ pub struct FileRecord {
     pub error: Option<(String, String)>,
 }
 
+/// A question to the provider that is open: one for each outcome at most.
+#[derive(Debug, Clone)]
+pub struct AskRecord {
+    /// About which outcome.
+    pub kind: String,
+    /// About which of several.
+    pub index: i64,
+    /// Why it is asked: `silent`, `conflict`, `held`, `needs_url` or `stale`, the most urgent.
+    pub reason: String,
+    /// Since when that is open.
+    pub since: Millis,
+    /// Not asked before.
+    pub ask_at: Millis,
+    /// How often it was asked.
+    pub asks: i64,
+    /// When last.
+    pub asked_at: Option<Millis>,
+    /// What came of that: a stable word and a sentence.
+    pub note: Option<(String, String)>,
+}
+
 /// Which tasks to list.
 #[derive(Debug, Clone, Default)]
 pub struct TaskFilter {
@@ -181,6 +204,10 @@ pub struct Counts {
     pub oldest_queued_at: Option<Millis>,
     /// Bytes of all stored files.
     pub stored_bytes: i64,
+    /// Open questions to the provider by reason.
+    pub asks: BTreeMap<String, i64>,
+    /// Tasks whose first terminal outcome came by asking.
+    pub repaired: i64,
 }
 
 impl TaskFilter {
@@ -289,7 +316,9 @@ impl Store {
                 Some((_, _)) if value == 0 => {}
                 Some(("tasks", state)) => drop(counts.tasks.insert(state.to_owned(), value)),
                 Some(("files", state)) => drop(counts.files.insert(state.to_owned(), value)),
+                Some(("asks", reason)) => drop(counts.asks.insert(reason.to_owned(), value)),
                 _ if name == "stored_bytes" => counts.stored_bytes = value,
+                _ if name == "repaired" => counts.repaired = value,
                 _ => {}
             }
         }
@@ -322,7 +351,7 @@ impl Store {
         Ok(known.oldest)
     }
 
-    /// Adds outcomes and files to task rows, two queries for the whole page.
+    /// Adds outcomes, files and asks to task rows, three queries for the whole page.
     async fn with_details(&self, rows: &[SqliteRow]) -> Result<Vec<TaskRecord>, StoreError> {
         let mut tasks = rows.iter().map(task_record).collect::<Result<Vec<_>, _>>()?;
         let ids: Vec<i64> = tasks.iter().map(|task| task.row).collect();
@@ -358,7 +387,22 @@ impl Store {
                 tasks[at].files.push(file_record(row)?);
             }
         }
+        for row in &self.asks_of(&ids).await? {
+            if let Some(&at) = at.get(&row.try_get::<i64, _>("task")?) {
+                tasks[at].asks.push(ask_record(row)?);
+            }
+        }
         Ok(tasks)
+    }
+
+    /// What is asked about tasks, of which the row ids are a JSON array.
+    async fn asks_of(&self, ids: &str) -> Result<Vec<SqliteRow>, sqlx::Error> {
+        sqlx::query(
+            "SELECT a.* FROM jsonb_each($1) t CROSS JOIN asks a ON a.task = t.value ORDER BY a.task, a.kind, a.idx",
+        )
+        .bind(ids)
+        .fetch_all(&self.readers)
+        .await
     }
 }
 
@@ -498,6 +542,7 @@ fn task_record(row: &SqliteRow) -> Result<TaskRecord, sqlx::Error> {
         conflicts: row.try_get("conflicts")?,
         outcomes: Vec::new(),
         files: Vec::new(),
+        asks: Vec::new(),
     })
 }
 
@@ -542,5 +587,20 @@ fn file_record(row: &SqliteRow) -> Result<FileRecord, sqlx::Error> {
         codec: row.try_get("codec")?,
         storage_key: row.try_get("storage_key")?,
         error: code.map(|code| (code, detail.unwrap_or_default())),
+    })
+}
+
+fn ask_record(row: &SqliteRow) -> Result<AskRecord, sqlx::Error> {
+    let code: Option<String> = row.try_get("note_code")?;
+    let sentence: Option<String> = row.try_get("note")?;
+    Ok(AskRecord {
+        kind: row.try_get("kind")?,
+        index: row.try_get("idx")?,
+        reason: row.try_get("reason")?,
+        since: row.try_get("since")?,
+        ask_at: row.try_get("ask_at")?,
+        asks: row.try_get("asks")?,
+        asked_at: row.try_get("asked_at")?,
+        note: code.map(|code| (code, sentence.unwrap_or_default())),
     })
 }

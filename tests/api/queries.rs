@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use reelhook::clock::Clock;
 use serde_json::{Value, json};
 
-use crate::support::{Cdn, Reply, Setup, TestServer, failure, mp4, success, until};
+use crate::support::{Cdn, KEY, Reply, Setup, TestServer, failure, mp4, success, until};
 
 const NOW: i64 = 1_795_284_446_000;
 
@@ -544,6 +544,58 @@ async fn stats_count_tasks_files_and_bytes() {
     assert_eq!(
         stats,
         json!({"tasks": {"succeeded": 1, "failed": 1}, "files": {"stored": 1, "failed": 1},
-            "oldest_queued_at": null, "stored_bytes": 1000, "paused": null, "paused_code": null, "paused_since": null, "repaired": 0, "scrub": null})
+            "oldest_queued_at": null, "stored_bytes": 1000, "paused": null, "paused_code": null, "paused_since": null, "repaired": 0, "asks": {"open": {}}, "scrub": null})
     );
+}
+
+/// What reconciling leaves: an open question about each of two tasks, one of which nobody can be asked about.
+const ASKS: &str = "
+    INSERT INTO asks (task, kind, idx, source, reason, since, ask_at, asks, asked_at, note_code, note)
+    SELECT id, 'video', 0, source, 'silent', 1000, 4000000000000, 3, 2000, 'unauthorized', 'the API refuses the key'
+    FROM tasks WHERE task_id IN ('asked', 'mute')
+    ON CONFLICT DO UPDATE SET reason = 'silent', since = 1000, ask_at = 4000000000000, asks = 3, asked_at = 2000,
+        note_code = excluded.note_code, note = excluded.note;
+    UPDATE asks SET reason = 'stale' WHERE source = 'mute'";
+
+#[tokio::test]
+async fn what_the_provider_is_asked_is_shown_and_why_nobody_can_be() {
+    let server = TestServer::with(&format!(
+        "[sources.mute]\nhmac_keys = [\"{KEY}\"]\n\
+         [sources.paid]\nhmac_keys = [\"{KEY}\"]\napi_key = \"sk-0123456789abcdef\"\napi_url = \"http://127.0.0.1:9\"\n"
+    ))
+    .await;
+    for (task_id, source, ask) in [("asked", "paid", "now"), ("mute", "mute", "later")] {
+        let expected = json!({"task_id": task_id, "source": source, "ask": ask});
+        assert_eq!(server.post("/v1/tasks", &expected).await.status, 201);
+    }
+    let done = server.callback_to("mute", &failure("done"));
+    done.signed(KEY).send().await.taken();
+    server.sabotage(ASKS).await;
+    assert_eq!(
+        server.task("asked").await["asking"],
+        json!([{"kind": "video", "index": 0, "reason": "silent", "since": "1970-01-01T00:00:01.000Z", "asks": 3,
+                "asked_at": "1970-01-01T00:00:02.000Z", "next_ask_at": "2096-10-02T07:06:40.000Z",
+                "note": {"code": "unauthorized", "detail": "the API refuses the key"}}])
+    );
+    let mute = &server.task("mute").await["asking"][0];
+    let sentence = "source mute has no api_key: nobody can be asked; set sources.mute.api_key";
+    assert_eq!(mute["note"], json!({"code": "no_api_key", "detail": sentence}));
+    assert_eq!((&mute["next_ask_at"], &mute["asks"]), (&Value::Null, &json!(3)));
+    let listed = server.get("/v1/tasks?q=asked").await.fine();
+    assert_eq!(listed["tasks"][0]["asking"][0]["reason"], "silent");
+    assert_eq!(server.task("done").await["asking"], json!([]));
+    let stats = server.get("/v1/stats").await.fine();
+    assert_eq!(stats["asks"], json!({"open": {"silent": 1, "stale": 1}}));
+    server.sabotage("DELETE FROM asks").await;
+    assert_eq!(server.get("/v1/stats").await.fine()["asks"], json!({"open": {}}));
+}
+
+#[tokio::test]
+async fn whether_to_ask_at_once_is_one_of_two_words() {
+    let server = TestServer::start().await;
+    let refused = server
+        .post("/v1/tasks", &json!({"task_id": "a", "ask": "soon"}))
+        .await;
+    assert_eq!(refused.problem(), (400, "bad_request".to_owned()));
+    assert!(refused.text().contains("`later`"), "{}", refused.text());
 }

@@ -69,6 +69,11 @@ pub(crate) const WRONGS: [(&str, &str); 18] = [
             AND value <> (SELECT count(*) FROM downloads WHERE 'files.' || state = counters.name)",
     ),
     (
+        "counters of asks are off",
+        "SELECT count(*) FROM counters WHERE counters.name LIKE 'asks.%'
+            AND value <> (SELECT count(*) FROM asks WHERE 'asks.' || reason = counters.name)",
+    ),
+    (
         "bytes are counted wrongly",
         "SELECT value - (SELECT COALESCE(sum(bytes), 0) FROM downloads WHERE state = 'stored')
          FROM counters WHERE name = 'stored_bytes'",
