@@ -35,6 +35,7 @@ pub(super) struct Task {
     pub(super) paused: Option<String>,
     pub(super) outcomes: Vec<Outcome>,
     pub(super) files: Vec<File>,
+    pub(super) asking: Vec<Ask>,
 }
 
 impl Task {
@@ -92,6 +93,28 @@ pub(super) struct File {
     pub(super) error: Option<FileError>,
     pub(super) progress: Option<Progress>,
     pub(super) deadline: Option<String>,
+}
+
+/// An open question to the provider.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Ask {
+    pub(super) kind: String,
+    pub(super) index: u64,
+    pub(super) reason: String,
+    pub(super) since: Option<String>,
+    pub(super) asks: u64,
+    pub(super) asked_at: Option<String>,
+    pub(super) next_ask_at: Option<String>,
+    pub(super) note: Option<Note>,
+}
+
+/// What came of asking.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Note {
+    pub(super) code: String,
+    pub(super) detail: String,
 }
 
 /// How far a file is that is being fetched.

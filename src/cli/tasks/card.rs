@@ -1,6 +1,6 @@
 //! One task as a card for a person to read.
 
-use super::super::answers::{Failure, File, Outcome, Progress, Task};
+use super::super::answers::{Ask, Failure, File, Outcome, Progress, Task};
 use super::super::client::Server;
 use super::super::human::{self, Card, FAINT, STRONG, painted};
 use crate::clock::Millis;
@@ -22,6 +22,12 @@ pub(super) fn card(task: &Task, server: &Server, now: Millis) -> Card {
         writer.card.heading("files");
         for file in &task.files {
             writer.file(file, server);
+        }
+    }
+    if !task.asking.is_empty() {
+        writer.card.heading("asking the provider");
+        for ask in &task.asking {
+            writer.ask(ask);
         }
     }
     writer.next_steps(task);
@@ -112,6 +118,12 @@ impl Writer {
             self.card.field("url", url.as_ref().map_or("", url::Url::as_str));
             return;
         }
+        if file.state == "held" {
+            self.card.field(
+                "waits",
+                "until the provider's API confirms it; nothing is fetched before",
+            );
+        }
         if let Some(progress) = &file.progress {
             self.card.field("fetched", &fetched(progress));
         }
@@ -123,6 +135,29 @@ impl Writer {
         self.card.field("from", &from.unwrap_or_default());
         self.moment("next try", file.next_attempt_at.as_deref());
         self.moment("expires", file.deadline.as_deref());
+    }
+
+    /// `video 0  silent since 5 min ago, asked 3 times, last 20 s ago, next in 40 s: what came of it`
+    fn ask(&mut self, ask: &Ask) {
+        let mut facts = vec![match &ask.since {
+            Some(since) => format!("{} {}", why(&ask.reason), human::age(self.now, since)),
+            None => human::clean(&ask.reason),
+        }];
+        facts.push(match ask.asks {
+            0 => "not asked yet".to_owned(),
+            asks => format!("asked {}", human::counted(asks, "time")),
+        });
+        let asked = ask.asked_at.as_deref();
+        facts.extend(asked.map(|at| format!("last {}", human::age(self.now, at))));
+        let next = ask.next_ask_at.as_deref();
+        facts.extend(next.map(|at| match human::age(self.now, at) {
+            ahead if ahead.starts_with("in ") => format!("next {ahead}"),
+            _ => "next as soon as possible".to_owned(),
+        }));
+        let (kind, told) = (human::clean(&ask.kind), facts.join(", "));
+        let note = ask.note.as_ref().map(|note| human::brief(&note.detail, 300));
+        let note = note.map(|note| format!(": {note}")).unwrap_or_default();
+        self.card.line(&format!("  {kind} {}  {told}{note}", ask.index));
     }
 
     fn message(&mut self, code: Option<i64>, msg: Option<&str>) {
@@ -170,6 +205,19 @@ impl Writer {
     fn moment(&mut self, label: &str, at: Option<&str>) {
         self.card.moment(label, at, self.now);
     }
+}
+
+/// Why something is asked, up to the moment since when.
+fn why(reason: &str) -> String {
+    let why = match reason {
+        "silent" => "silent since",
+        "conflict" => "deliveries contradict each other since",
+        "held" => "files wait for its confirmation since",
+        "needs_url" => "a file needs another link since",
+        "stale" => "a callback came too late to be believed",
+        other => return format!("{}, since", human::clean(other)),
+    };
+    why.to_owned()
 }
 
 /// `12 MiB of 40 MiB (30 %), 2 MiB/s`

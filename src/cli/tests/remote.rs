@@ -104,6 +104,31 @@ async fn a_task_is_shown_with_its_files_and_what_to_do_next() {
 }
 
 #[tokio::test]
+async fn what_the_provider_is_asked_is_shown_in_words() {
+    let task = r#"{"task_id":"veo_3","source":"kie","state":"pending","media":"queued",
+     "files":[{"name":"result-0.mp4","state":"held"}],
+     "asking":[
+      {"kind":"video","index":0,"reason":"silent","since":"2026-11-21T09:25:00.000Z","asks":3,
+       "asked_at":"2026-11-21T09:29:40.000Z","next_ask_at":"2026-11-21T09:30:40.000Z",
+       "note":{"code":"unauthorized","detail":"the provider's API refuses the key\u001b[2J"}},
+      {"kind":"4k","index":1,"reason":"held","since":"2026-11-21T09:29:00.000Z","asks":0,
+       "asked_at":null,"next_ask_at":"2026-11-21T09:30:00.000Z","note":null},
+      {"kind":"4k","index":2,"reason":"stale","since":"2026-11-21T09:29:00.000Z","asks":1,
+       "asked_at":null,"next_ask_at":null,"note":{"code":"no_api_key","detail":"source kie has no api_key"}}]}"#;
+    let server = FakeServer::start(vec![(200, task)]).await;
+    let ended = at(&server).run("tasks show veo_3").await;
+    for expected in [
+        "  video 0  silent since 5 min ago, asked 3 times, last 20 s ago, next in 40 s: \
+         the provider's API refuses the key\u{fffd}[2J\n",
+        "  4k 1  files wait for its confirmation since 60 s ago, not asked yet, next as soon as possible\n",
+        "  4k 2  a callback came too late to be believed 60 s ago, asked 1 time: source kie has no api_key\n",
+        "waits       until the provider's API confirms it",
+    ] {
+        assert!(ended.out.contains(expected), "{expected:?}:\n{}", ended.out);
+    }
+}
+
+#[tokio::test]
 async fn a_failed_task_is_shown_with_advice() {
     let server = FakeServer::start(vec![(200, FAILED)]).await;
     let ended = at(&server).run("tasks show veo_2").await;
