@@ -115,6 +115,7 @@ impl Bench {
                 event: document.event(),
                 binding: None,
                 hold: false,
+                reference: None,
             })),
             held: Vec::new(),
         }

@@ -279,7 +279,7 @@ impl<'a> AskView<'a> {
             since: rfc3339(ask.since),
             asks: ask.asks,
             asked_at: ask.asked_at.map(rfc3339),
-            next_ask_at: mute.is_none().then(|| rfc3339(ask.ask_at)),
+            next_ask_at: ask.ask_at.filter(|_| mute.is_none()).map(rfc3339),
             note: mute.or(note),
         }
     }

@@ -14,9 +14,12 @@ use crate::clock::{Clock, Millis, millis};
 use crate::config::{Live, Secret, Source, SourceName};
 use crate::provider::encoding::decoded;
 use crate::provider::payload::Document;
+use crate::provider::rules::Verdict;
 use crate::provider::signature::{self, SignatureError, Signed};
 use crate::provider::{Kind, TaskId};
-use crate::store::record::{Binding, Content, MAX_KEPT_BODY, NewDelivery, Recorded, Verified, Via};
+use crate::store::record::{
+    Binding, Content, MAX_KEPT_BODY, NewDelivery, Recorded, Reference, Verified, Via,
+};
 use crate::store::{Store, StoreError};
 
 mod notes;
@@ -44,6 +47,9 @@ const KEPT_HEADERS: [&str; 8] = [
 
 /// Bytes kept of the value of one.
 const MAX_KEPT_VALUE: usize = 1024;
+
+/// Longest ref of a submission, and more than ours are.
+const MAX_REF: usize = 64;
 
 /// Rejected deliveries in the writer's queue at one time, whether or not their senders still wait; past that they are answered but not kept, so that a flood of
 /// them cannot fill the writer's queue.
@@ -96,6 +102,7 @@ struct Query {
     token: Option<String>,
     kind: Option<String>,
     index: Option<String>,
+    reference: Option<String>,
 }
 
 impl Query {
@@ -107,6 +114,7 @@ impl Query {
                 "token" => &mut parsed.token,
                 "kind" => &mut parsed.kind,
                 "index" => &mut parsed.index,
+                "ref" => &mut parsed.reference,
                 _ => continue,
             };
             place.get_or_insert_with(|| value.into_owned());
@@ -117,6 +125,19 @@ impl Query {
     fn kind(&self) -> Result<Option<Kind>, Refusal> {
         let parse = |text: &String| text.parse().map_err(|_| Refusal::BadQuery("kind"));
         self.kind.as_ref().map(parse).transpose()
+    }
+
+    /// What it says of a submission. What is no ref of ours names none.
+    fn reference(&self, is_proof: bool) -> Option<Reference> {
+        let permitted = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+        let text = self.reference.as_ref()?;
+        let is_ref = (1..=MAX_REF).contains(&text.len()) && text.bytes().all(permitted);
+        is_ref.then(|| Reference {
+            text: text.clone(),
+            kind_is_open: self.kind.is_none(),
+            index_is_open: self.index.is_none(),
+            is_proof,
+        })
     }
 
     fn index(&self) -> Result<u32, Refusal> {
@@ -160,11 +181,20 @@ impl Ingest {
                 noted: self.notes_refusal(arrival.remote_addr),
             };
         };
-        match self.examine(sources, source, &mut arrival, received_at) {
+        let query = Query::parse(arrival.query);
+        let examined = match self.origin(source, arrival.source, &query).await {
+            Ok(origin) => self.examine((sources, source), (&query, origin), &mut arrival, received_at),
+            Err(refusal) => Err((refusal, None)),
+        };
+        match examined {
             Ok(verified) => {
                 let task_id = Some(verified.task_id.clone());
                 let delivery = new_delivery(arrival, received_at, Content::Verified(Box::new(verified)));
-                let result = self.store.record_delivery(delivery).await.map_err(Refusal::from);
+                let recorded = self.store.record_delivery(delivery).await;
+                let result = match recorded {
+                    Ok(recorded) if recorded.verdict == Verdict::Rejected => Err(Refusal::BadToken),
+                    recorded => recorded.map_err(Refusal::from),
+                };
                 Receipt {
                     task_id,
                     result,
@@ -196,17 +226,31 @@ impl Ingest {
         self.notes.admit(remote_addr, 0)
     }
 
+    /// What the URL proves: that of a source without signature may name a submission instead of a token, and only such a
+    /// URL has it looked up.
+    async fn origin(&self, source: &Source, name: &str, query: &Query) -> Result<Origin, Refusal> {
+        let Err(refusal) = check_token(source, query.token.as_deref()) else {
+            return Ok(Origin::Permitted);
+        };
+        let reference = query.reference(true).filter(|_| source.hmac_keys.is_empty());
+        let Some(reference) = reference else {
+            return Err(refusal);
+        };
+        match self.store.submission(name, &reference.text).await? {
+            Some(bound) => Ok(Origin::Submission { bound, refusal }),
+            None => Err(refusal),
+        }
+    }
+
     /// Every check, in the documented order of refusal; with a refusal comes the id as far as it was read.
     fn examine(
         &self,
-        sources: &Sources,
-        source: &Source,
+        (sources, source): (&Sources, &Source),
+        (query, origin): (&Query, Origin),
         arrival: &mut Arrival<'_>,
         now: Millis,
     ) -> Result<Verified, (Refusal, Option<TaskId>)> {
         let without_id = |refusal| (refusal, None);
-        let query = Query::parse(arrival.query);
-        check_token(source, query.token.as_deref()).map_err(without_id)?;
         let signed = signature_headers(source, arrival.headers).map_err(without_id)?;
         let kind = query.kind().map_err(without_id)?;
         let index = query.index().map_err(without_id)?;
@@ -218,6 +262,14 @@ impl Ingest {
         }
         let document = Document::parse(&body).map_err(|error| without_id(error.into()))?;
         let task_id = document.task_id().clone();
+        let is_proof = match origin {
+            Origin::Permitted => false,
+            Origin::Submission {
+                bound: Some(bound),
+                refusal,
+            } if bound != task_id.as_str() => return Err((refusal, Some(task_id))),
+            Origin::Submission { .. } => true,
+        };
         let binding = signed
             .map(|(timestamp, signature)| {
                 let signed = Signed {
@@ -240,6 +292,7 @@ impl Ingest {
             event,
             binding,
             hold: source.confirm(),
+            reference: query.reference(is_proof),
         })
     }
 
@@ -287,6 +340,18 @@ impl Ingest {
             tracing::warn!(%error, "the provider is not asked about a stale callback: {error}");
         }
     }
+}
+
+/// What the URL of a callback proves of where it comes from.
+enum Origin {
+    /// It has a token, or the source wants none.
+    Permitted,
+    /// It lacks the token and names a submission, which is bound to this task or to none yet.
+    Submission {
+        bound: Option<String>,
+        /// What it is refused with if it is about another task.
+        refusal: Refusal,
+    },
 }
 
 fn check_token(source: &Source, presented: Option<&str>) -> Result<(), Refusal> {

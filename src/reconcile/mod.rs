@@ -95,7 +95,10 @@ impl From<ApiError> for Came {
 
 impl From<StoreError> for Came {
     fn from(error: StoreError) -> Self {
-        Self::open("not_recorded", format!("the answer could not be recorded: {error}"))
+        Self::open(
+            "not_recorded",
+            format!("the answer could not be recorded: {error}"),
+        )
     }
 }
 
@@ -135,7 +138,9 @@ impl Reconciler {
     fn pause(&self, source: &str, api: &ProviderApi) -> Option<Duration> {
         let _ = api;
         let paused = Duration::ZERO;
-        self.with_turns(source, |turns| (!turns.is_full()).then(|| turns.pause().max(paused)))
+        self.with_turns(source, |turns| {
+            (!turns.is_full()).then(|| turns.pause().max(paused))
+        })
     }
 
     fn with_turns<T>(&self, source: &str, work: impl FnOnce(&mut Turns) -> T) -> T {
@@ -231,6 +236,7 @@ impl Reconciler {
                 event,
                 binding: None,
                 hold: false,
+                reference: None,
             })),
             held: Vec::new(),
         });
@@ -333,7 +339,11 @@ impl Reconciler {
                 note.detail
             );
         }
-        if let Err(error) = self.store.note_answer(ask, then, family.map(Family::as_str)).await {
+        if let Err(error) = self
+            .store
+            .note_answer(ask, then, family.map(Family::as_str))
+            .await
+        {
             tracing::error!(%error, task.id = %ask.task_id, "an answer could not be noted: {error}");
         }
     }
@@ -432,7 +442,10 @@ impl worker::Queue for Reconciler {
     }
 
     async fn after_panic(&self, ask: Ask) {
-        let came = Came::open("internal", "the answer made this program stumble; please report it");
+        let came = Came::open(
+            "internal",
+            "the answer made this program stumble; please report it",
+        );
         self.settle(&ask, came, None).await;
         self.with_turns(&ask.source, |turns| turns.give_back(&ask.about));
     }

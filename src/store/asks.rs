@@ -240,7 +240,9 @@ impl Store {
             then,
             family,
         };
-        self.write(Command::NoteAnswer(Box::new(answered))).await.map(|_| ())
+        self.write(Command::NoteAnswer(Box::new(answered)))
+            .await
+            .map(|_| ())
     }
 
     /// Gives a file whose link expired another one, and has it fetched. Nothing, if it does not wait for one.
@@ -394,8 +396,7 @@ fn open_reason(tx: &Tx<'_>, (task, (kind, index)): Place<'_>) -> rusqlite::Resul
         ),
         params![task, kind.as_str(), index],
         |row| {
-            let (conflict, pending, held, needs_url) =
-                (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+            let (conflict, pending, held, needs_url) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
             let reasons = [
                 (conflict, Reason::Conflict),
                 (held, Reason::Held),
@@ -461,7 +462,16 @@ pub(super) fn note_answer(tx: &mut Tx<'_>, answered: &Answered) -> rusqlite::Res
     let noted = tx.execute(
         "UPDATE asks SET asks = asks + 1, asked_at = ?5, ask_at = ?6, note_code = ?7, note = ?8
          WHERE task = ?1 AND kind = ?2 AND idx = ?3 AND asks = ?4",
-        params![task, kind.as_str(), index, answered.asks, tx.now, at, note.code, note.detail],
+        params![
+            task,
+            kind.as_str(),
+            index,
+            answered.asks,
+            tx.now,
+            at,
+            note.code,
+            note.detail
+        ],
     )?;
     if noted == 0 {
         return Ok(());

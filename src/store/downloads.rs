@@ -8,10 +8,10 @@ use rusqlite::{OptionalExtension, Row, ToSql, params};
 use sqlx::Row as _;
 use url::Url;
 
+use super::asks::{self, FreshLink};
 use super::ranges::{self, of_task};
 use super::record::to_json;
 use super::writer::{Command, Reply, Tx};
-use super::asks::{self, FreshLink};
 use super::{Store, StoreError, deletion, summary};
 use crate::clock::{Millis, millis};
 use crate::media::Facts;
@@ -585,7 +585,10 @@ pub(super) fn refresh_link(tx: &mut Tx<'_>, download: i64, fresh: &FreshLink) ->
 }
 
 /// Has the files fetched that waited for the provider's word.
-pub(super) fn release_held(tx: &mut Tx<'_>, (task, (kind, index)): asks::Place<'_>) -> rusqlite::Result<usize> {
+pub(super) fn release_held(
+    tx: &mut Tx<'_>,
+    (task, (kind, index)): asks::Place<'_>,
+) -> rusqlite::Result<usize> {
     let released = tx.execute(
         concat!(
             "UPDATE downloads SET state = 'queued', next_at = ?4, updated_at = ?4, change_seq = ?5 WHERE ",
@@ -614,7 +617,16 @@ pub(super) fn fail_waiting(
             of_task!("?1"),
             " AND kind = ?2 AND idx = ?3 AND state = ?4"
         ),
-        params![task, kind.as_str(), index, state, code, detail, tx.now, tx.upcoming_change()],
+        params![
+            task,
+            kind.as_str(),
+            index,
+            state,
+            code,
+            detail,
+            tx.now,
+            tx.upcoming_change()
+        ],
     )?;
     Ok(())
 }

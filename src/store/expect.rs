@@ -72,7 +72,11 @@ fn order(tx: &mut Tx<'_>, task: i64, expected: &Expectation) -> rusqlite::Result
         "UPDATE outcomes SET ordered = 1 WHERE id = ?1 AND ordered IS NULL",
         params![outcome],
     )?;
-    asks::review(tx, (task, about), None)
+    asks::review(tx, (task, about), None)?;
+    if expected.ask_now {
+        asks::hurry(tx, (task, about))?;
+    }
+    Ok(())
 }
 
 /// A task that nobody announced and of which no delivery was believed yet.
@@ -85,6 +89,7 @@ pub(super) fn insert_heard_of(tx: &mut Tx<'_>, source: &str, task_id: &TaskId) -
         family: None,
         params: None,
         prompt: None,
+        ask_now: false,
     };
     insert(tx, &heard_of)
 }
@@ -112,7 +117,7 @@ fn insert(tx: &mut Tx<'_>, expected: &Expectation) -> rusqlite::Result<i64> {
 }
 
 /// Fills in what a callback that came first lacked.
-fn complete(tx: &Tx<'_>, task: i64, expected: &Expectation) -> rusqlite::Result<()> {
+pub(super) fn complete(tx: &Tx<'_>, task: i64, expected: &Expectation) -> rusqlite::Result<()> {
     tx.execute(
         "UPDATE tasks SET family = COALESCE(family, ?2), params = COALESCE(params, ?3), prompt = COALESCE(prompt, ?4)
          WHERE id = ?1",

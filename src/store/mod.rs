@@ -33,6 +33,7 @@ pub mod expect;
 pub mod record;
 pub mod retention;
 pub mod scrub;
+pub mod submissions;
 pub mod tasks;
 
 mod bodies;
@@ -259,6 +260,16 @@ impl Store {
         }
     }
 
+    /// The key that URLs of files are signed with; made up at the first start, and as old as the database.
+    pub async fn url_key(&self) -> Result<[u8; 32], StoreError> {
+        let row = sqlx::query("SELECT value FROM instance WHERE name = 'url_key'")
+            .fetch_one(&self.readers)
+            .await?;
+        let key: Vec<u8> = row.try_get(0)?;
+        key.try_into()
+            .map_err(|_| StoreError::from(sqlx::Error::RowNotFound))
+    }
+
     /// Whether the database answers a query and the writer still runs.
     pub async fn is_ready(&self) -> bool {
         let alive = sqlx::query("SELECT 1").execute(&self.readers).await.is_ok();
@@ -303,7 +314,20 @@ async fn prepare(path: &Path, shown: &str) -> Result<(), OpenError> {
             Err(source) => failed(source),
         })?;
     migrate(&mut connection, shown).await?;
+    make_up_key(&mut connection, shown).await?;
     connection.close().await.map_err(failed)
+}
+
+/// At the first start, makes up the key that URLs of files are signed with.
+async fn make_up_key(connection: &mut SqliteConnection, shown: &str) -> Result<(), OpenError> {
+    let mut key = [0_u8; 32];
+    getrandom::fill(&mut key).map_err(|error| OpenError::database(shown, error))?;
+    sqlx::query("INSERT OR IGNORE INTO instance (name, value) VALUES ('url_key', $1)")
+        .bind(&key[..])
+        .execute(connection)
+        .await
+        .map_err(|error| OpenError::database(shown, error))?;
+    Ok(())
 }
 
 fn base_options(path: &Path) -> SqliteConnectOptions {

@@ -149,12 +149,12 @@ pub struct AskRecord {
     pub kind: String,
     /// About which of several.
     pub index: i64,
-    /// Why it is asked: `silent`, `conflict`, `held`, `needs_url` or `stale`, the most urgent.
+    /// Why it is asked: `silent`, `full`, `stale`, `needs_url`, `held` or `conflict`, the most urgent.
     pub reason: String,
     /// Since when that is open.
     pub since: Millis,
     /// Not asked before.
-    pub ask_at: Millis,
+    pub ask_at: Option<Millis>,
     /// How often it was asked.
     pub asks: i64,
     /// When last.
@@ -448,7 +448,9 @@ pub(super) fn find(tx: &Tx<'_>, source: &str, task_id: &str) -> rusqlite::Result
 /// The API family that somebody announced a task with.
 pub(super) fn family(tx: &Tx<'_>, task: i64) -> rusqlite::Result<Option<String>> {
     let found: Vec<Option<String>> =
-        tx.all("SELECT family FROM tasks WHERE id = ?1", params![task], |row| row.get(0))?;
+        tx.all("SELECT family FROM tasks WHERE id = ?1", params![task], |row| {
+            row.get(0)
+        })?;
     Ok(found.into_iter().flatten().next())
 }
 

@@ -26,6 +26,7 @@ use super::rejected::{self, Ring};
 use super::retention;
 use super::scrub::{self, Judged, Noted, Orders, Scrub};
 use super::statements::Statements;
+use super::submissions::{self, Begun, NewSubmission, SubmissionAnswer, Verdict};
 use super::{Signals, StoreError};
 use crate::clock::{Clock, Millis, millis};
 use crate::failpoint::{self, Step};
@@ -106,6 +107,14 @@ pub(super) enum Command {
         kind: Kind,
         index: u32,
     },
+    BeginSubmission(Box<NewSubmission>),
+    EndSubmission {
+        row: i64,
+        end: Box<(Verdict, SubmissionAnswer)>,
+    },
+    ForgetSubmission {
+        row: i64,
+    },
 }
 
 /// The answer to the command of the same name.
@@ -127,6 +136,7 @@ pub(super) enum Reply {
     /// To `BeginScrub`, `NoteScrub` and `EndScrub`; `None` where the command was in vain.
     Scrub(Option<Scrub>),
     Judged(Noted),
+    Begun(Begun),
 }
 
 /// A command and where its answer goes.
@@ -669,6 +679,15 @@ fn apply(tx: &mut Tx<'_>, command: &Command) -> rusqlite::Result<Reply> {
             index,
         } => {
             asks::after_stale(tx, (source, task_id), (kind, *index))?;
+            Reply::Done
+        }
+        Command::BeginSubmission(new) => Reply::Begun(submissions::begin(tx, new)?),
+        Command::EndSubmission { row, end } => {
+            submissions::end(tx, *row, end)?;
+            Reply::Done
+        }
+        Command::ForgetSubmission { row } => {
+            submissions::forget(tx, *row)?;
             Reply::Done
         }
     })

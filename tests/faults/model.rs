@@ -283,6 +283,7 @@ impl Bench {
                 event: document.event(),
                 binding,
                 hold: false,
+                reference: None,
             })),
             body: body.into(),
             held: Vec::new(),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::writer::{Command, Reply, Tx};
-use super::{Store, StoreError, rejected};
+use super::{Store, StoreError, rejected, submissions};
 use crate::clock::Millis;
 use crate::provider::rules::{Authority, State, Verdict};
 use crate::provider::{Event, Kind, TaskId};
@@ -96,7 +96,7 @@ pub enum Content {
 }
 
 /// A delivery that passed every check.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Verified {
     /// The verified id.
     pub task_id: TaskId,
@@ -110,6 +110,22 @@ pub struct Verified {
     pub binding: Option<Binding>,
     /// Whether its files wait until the provider confirmed what it says.
     pub hold: bool,
+    /// The submission that the callback URL names, if it names one.
+    pub reference: Option<Reference>,
+}
+
+/// What a callback URL says of the submission that it was made for.
+#[derive(Debug, Clone)]
+pub struct Reference {
+    /// The submission's ref.
+    pub text: String,
+    /// Whether the URL leaves open which result it is about: then the submission says it.
+    pub kind_is_open: bool,
+    /// Whether the URL leaves open which of several it is about.
+    pub index_is_open: bool,
+    /// Whether nothing else proves that the callback comes from the provider: then the submission must be known and about
+    /// this task.
+    pub is_proof: bool,
 }
 
 /// A verified `(task id, timestamp, signature)`; bound to its first use until it expires.
@@ -148,9 +164,39 @@ impl Store {
 /// Records one delivery inside the writer's transaction, in the light of those before it.
 pub(super) fn record(tx: &mut Tx<'_>, delivery: &NewDelivery) -> rusqlite::Result<Recorded> {
     match &delivery.content {
-        Content::Verified(verified) => verified::record(tx, delivery, verified),
+        Content::Verified(verified) => match &verified.reference {
+            None => verified::record(tx, delivery, verified),
+            Some(reference) => record_referring(tx, delivery, verified, reference),
+        },
         Content::Rejected { reason, task_id } => rejected::record(tx, delivery, reason, task_id.as_ref()),
     }
+}
+
+/// One that names a submission: that says what its URL leaves open, and its task learns what was asked for.
+fn record_referring(
+    tx: &mut Tx<'_>,
+    delivery: &NewDelivery,
+    verified: &Verified,
+    reference: &Reference,
+) -> rusqlite::Result<Recorded> {
+    let submission = submissions::bind(tx, (&delivery.source, &verified.task_id), reference)?;
+    let Some(submission) = submission else {
+        if reference.is_proof {
+            // Another callback bound it since it was looked up.
+            return rejected::record(tx, delivery, "bad_token", Some(&verified.task_id));
+        }
+        return verified::record(tx, delivery, verified);
+    };
+    let mut placed = verified.clone();
+    if reference.kind_is_open {
+        placed.kind.clone_from(&submission.kind);
+    }
+    if reference.index_is_open {
+        placed.index = submission.index;
+    }
+    let recorded = verified::record(tx, delivery, &placed)?;
+    submissions::describe(tx, &submission)?;
+    Ok(recorded)
 }
 
 /// Reads a state as [`State::as_str`] wrote it.

@@ -1,0 +1,337 @@
+//! What was submitted to the provider through us, noted before it went out.
+//!
+//! Each has a random `ref` that stands in the callback URL we gave the provider. The provider's answer, or the first
+//! callback that carries the ref, binds the task: so a submission that was accepted, and whose answer nobody saw, is found
+//! all the same.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rusqlite::{OptionalExtension, Row, params};
+use sqlx::Row as _;
+
+use super::downloads::parsed;
+use super::expect::{self, Expectation};
+use super::record::Reference;
+use super::writer::{Command, Reply, Tx};
+use super::{Store, StoreError, tasks};
+use crate::clock::{Millis, millis};
+use crate::provider::{Kind, TaskId};
+
+/// How long the answer to a submission is kept, to be given again under the same key.
+pub const ANSWER_KEPT: Duration = Duration::from_hours(24);
+/// How long a submission is kept of which nobody knows what came of it: as long as the provider keeps a record.
+pub const DOUBT_KEPT: Duration = Duration::from_hours(14 * 24);
+/// Most submissions kept: more than a day brings at the provider's own limit of 20 in ten seconds. The oldest go.
+const MAX_ROWS: i64 = 200_000;
+/// Expired ones removed with each that comes.
+const PURGED: i64 = 16;
+
+/// A submission about to go out.
+#[derive(Debug, Clone)]
+pub struct NewSubmission {
+    /// What its callback URL carries.
+    pub reference: String,
+    /// The source's name.
+    pub source: String,
+    /// Where it goes, such as `veo/generate`.
+    pub path: &'static str,
+    /// The provider's API family.
+    pub family: &'static str,
+    /// Which result will come of it.
+    pub kind: Kind,
+    /// Which of several.
+    pub index: u32,
+    /// The request as the caller sent it.
+    pub body: String,
+    /// SHA-256 of that.
+    pub body_digest: [u8; 32],
+    /// The prompt in it, if there is one.
+    pub prompt: Option<String>,
+    /// The caller's own callback URL, if it gave one.
+    pub callback_url: Option<String>,
+    /// SHA-256 of its Idempotency-Key, if it gave one.
+    pub key: Option<[u8; 32]>,
+}
+
+/// The provider's answer to a submission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubmissionAnswer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The type it came with.
+    pub content_type: Option<String>,
+    /// The body as it came.
+    pub body: Bytes,
+}
+
+/// What is known of a submission whose key was used again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Its ref.
+    pub reference: String,
+    /// The task that came of it, as far as known.
+    pub task_id: Option<String>,
+    /// The answer, if one was seen.
+    pub answer: Option<SubmissionAnswer>,
+}
+
+/// Whether a submission is to go out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begun {
+    /// It is noted under this row: send it.
+    Noted(i64),
+    /// It was sent before, under the same key and with the same body.
+    Repeated(Known),
+    /// Its key was used for another body.
+    KeyReused,
+}
+
+/// What the provider said to a submission.
+#[derive(Debug, Clone)]
+pub enum Verdict {
+    /// It made this task.
+    Accepted(TaskId),
+    /// It made none, and would not if asked again.
+    Refused,
+    /// It made none for now: the same key may be tried again.
+    NotNow,
+}
+
+impl Store {
+    /// Notes a submission before it goes out.
+    pub async fn begin_submission(&self, submission: NewSubmission) -> Result<Begun, StoreError> {
+        let command = Command::BeginSubmission(Box::new(submission));
+        match self.write(command).await? {
+            Reply::Begun(begun) => Ok(begun),
+            other => unreachable!("a submission was answered with {other:?}"),
+        }
+    }
+
+    /// Notes what the provider said to it. The task of an accepted one is awaited from then on.
+    pub async fn end_submission(
+        &self,
+        row: i64,
+        verdict: Verdict,
+        answer: SubmissionAnswer,
+    ) -> Result<(), StoreError> {
+        let end = Box::new((verdict, answer));
+        self.write(Command::EndSubmission { row, end }).await.map(drop)
+    }
+
+    /// Forgets a submission that never reached the provider.
+    pub async fn forget_submission(&self, row: i64) -> Result<(), StoreError> {
+        self.write(Command::ForgetSubmission { row }).await.map(drop)
+    }
+
+    /// The submission of a source with that ref, by the task that is bound to it; the outer `None` if there is none.
+    pub async fn submission(
+        &self,
+        source: &str,
+        reference: &str,
+    ) -> Result<Option<Option<String>>, StoreError> {
+        let row = sqlx::query("SELECT task_id FROM submissions WHERE ref = $1 AND source = $2")
+            .bind(reference)
+            .bind(source)
+            .fetch_optional(&self.readers)
+            .await?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
+    }
+}
+
+/// Notes a submission, unless its key was used before.
+pub(super) fn begin(tx: &Tx<'_>, new: &NewSubmission) -> rusqlite::Result<Begun> {
+    purge(tx)?;
+    if let Some(key) = &new.key
+        && let Some((same, known)) = by_key(tx, new, key)?
+    {
+        return Ok(if same {
+            Begun::Repeated(known)
+        } else {
+            Begun::KeyReused
+        });
+    }
+    tx.execute(
+        "INSERT INTO submissions (ref, source, path, family, kind, idx, state, body, prompt, callback_url, key,
+                                  body_sha256, created_at, keep_until)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'sent', ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        params![
+            new.reference,
+            new.source,
+            new.path,
+            new.family,
+            new.kind.as_str(),
+            new.index,
+            new.body,
+            new.prompt,
+            new.callback_url,
+            new.key,
+            new.body_digest,
+            tx.now,
+            later(tx.now, DOUBT_KEPT)
+        ],
+    )?;
+    Ok(Begun::Noted(tx.db.last_insert_rowid()))
+}
+
+/// What is known under that key, and whether it was about the same.
+fn by_key(tx: &Tx<'_>, new: &NewSubmission, key: &[u8; 32]) -> rusqlite::Result<Option<(bool, Known)>> {
+    // One that is past its time and was not removed yet lets go of its key.
+    tx.execute(
+        "DELETE FROM submissions WHERE source = ?1 AND key = ?2 AND keep_until < ?3",
+        params![new.source, key, tx.now],
+    )?;
+    tx.db
+        .prepare_cached(
+            "SELECT ref, task_id, status, content_type, answer, path = ?3 AND body_sha256 = ?4
+             FROM submissions WHERE source = ?1 AND key = ?2",
+        )?
+        .query_row(params![new.source, key, new.path, new.body_digest], |row| {
+            Ok((row.get(5)?, known(row)?))
+        })
+        .optional()
+}
+
+fn known(row: &Row<'_>) -> rusqlite::Result<Known> {
+    let status: Option<u16> = row.get(2)?;
+    let body: Option<Vec<u8>> = row.get(4)?;
+    let content_type = row.get(3)?;
+    Ok(Known {
+        reference: row.get(0)?,
+        task_id: row.get(1)?,
+        answer: status.zip(body).map(|(status, body)| SubmissionAnswer {
+            status,
+            content_type,
+            body: body.into(),
+        }),
+    })
+}
+
+/// Notes what the provider said; an accepted task is awaited from then on.
+pub(super) fn end(
+    tx: &mut Tx<'_>,
+    row: i64,
+    (verdict, answer): &(Verdict, SubmissionAnswer),
+) -> rusqlite::Result<()> {
+    if let Verdict::Accepted(task_id) = verdict
+        && let Some(expected) = expectation(tx, row, task_id)?
+    {
+        expect::expect(tx, &[expected])?;
+    }
+    let (state, task_id, keeps_key) = match verdict {
+        Verdict::Accepted(task_id) => ("accepted", Some(task_id.as_str()), true),
+        Verdict::Refused => ("refused", None, true),
+        Verdict::NotNow => ("refused", None, false),
+    };
+    tx.execute(
+        "UPDATE submissions SET state = ?2, task_id = COALESCE(?3, task_id), key = CASE WHEN ?4 THEN key END,
+            status = ?5, content_type = ?6, answer = ?7, keep_until = ?8,
+            body = CASE WHEN ?3 IS NULL THEN body END, prompt = CASE WHEN ?3 IS NULL THEN prompt END
+         WHERE id = ?1",
+        params![
+            row,
+            state,
+            task_id,
+            keeps_key,
+            answer.status,
+            answer.content_type,
+            answer.body.as_ref(),
+            later(tx.now, ANSWER_KEPT)
+        ],
+    )?;
+    Ok(())
+}
+
+pub(super) fn forget(tx: &Tx<'_>, row: i64) -> rusqlite::Result<()> {
+    // A callback may have come meanwhile and proved that it did reach the provider.
+    tx.execute(
+        "DELETE FROM submissions WHERE id = ?1 AND task_id IS NULL",
+        params![row],
+    )?;
+    Ok(())
+}
+
+/// Binds the submission that a verified callback names to its task, if it is bound to no other: what it says of the task.
+pub(super) fn bind(
+    tx: &Tx<'_>,
+    (source, task_id): (&str, &TaskId),
+    reference: &Reference,
+) -> rusqlite::Result<Option<Expectation>> {
+    let found: Option<(i64, Option<String>)> = tx
+        .db
+        .prepare_cached("SELECT id, task_id FROM submissions WHERE ref = ?1 AND source = ?2")?
+        .query_row(params![reference.text, source], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    let Some((row, bound)) = found else {
+        tracing::info!(
+            source,
+            task.id = task_id.as_str(),
+            "a callback's ref is none of a known submission; the callback was taken without it"
+        );
+        return Ok(None);
+    };
+    if bound.as_deref().is_some_and(|bound| bound != task_id.as_str()) {
+        tracing::warn!(
+            source,
+            task.id = task_id.as_str(),
+            "a callback's ref is that of another task; the callback was taken without it"
+        );
+        return Ok(None);
+    }
+    let expected = expectation(tx, row, task_id)?;
+    if bound.is_none() {
+        tx.execute(
+            "UPDATE submissions SET state = 'accepted', task_id = ?2, keep_until = ?3 WHERE id = ?1",
+            params![row, task_id.as_str(), later(tx.now, ANSWER_KEPT)],
+        )?;
+    }
+    Ok(expected)
+}
+
+/// Tells the task, if it is there, what its submission said of it.
+pub(super) fn describe(tx: &Tx<'_>, expected: &Expectation) -> rusqlite::Result<()> {
+    match tasks::find(tx, &expected.source, expected.task_id.as_str())? {
+        Some(task) => expect::complete(tx, task, expected),
+        // It was deleted, and its callback came late.
+        None => Ok(()),
+    }
+}
+
+fn expectation(tx: &Tx<'_>, row: i64, task_id: &TaskId) -> rusqlite::Result<Option<Expectation>> {
+    tx.db
+        .prepare_cached("SELECT source, kind, idx, family, body, prompt FROM submissions WHERE id = ?1")?
+        .query_row(params![row], |row| {
+            Ok(Expectation {
+                source: row.get(0)?,
+                task_id: task_id.clone(),
+                kind: parsed(row, 1)?,
+                index: row.get(2)?,
+                family: row.get(3)?,
+                params: row.get(4)?,
+                prompt: row.get(5)?,
+                ask_now: false,
+            })
+        })
+        .optional()
+}
+
+/// Removes what is past its time, and the oldest where there are too many.
+fn purge(tx: &Tx<'_>) -> rusqlite::Result<()> {
+    tx.execute(
+        "DELETE FROM submissions WHERE id IN
+            (SELECT id FROM submissions WHERE keep_until < ?1 ORDER BY keep_until LIMIT ?2)",
+        params![tx.now, PURGED],
+    )?;
+    // Ids have gaps only where one was removed: this keeps too few rather than too many.
+    tx.execute(
+        "DELETE FROM submissions WHERE id <= (SELECT max(id) FROM submissions) - ?1",
+        params![MAX_ROWS],
+    )?;
+    Ok(())
+}
+
+fn later(now: Millis, by: Duration) -> Millis {
+    now.saturating_add(millis(by))
+}
