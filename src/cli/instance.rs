@@ -15,6 +15,7 @@ use crate::download::fetch::{Fetcher, Limits};
 use crate::download::{Downloader, Progress, Rules, Settings as DownloadSettings, SourceRules};
 use crate::egress::{EgressPolicy, GuardedClient};
 use crate::failpoint::{self, Step};
+use crate::file_urls::FileUrls;
 use crate::http::{self, App, Parts};
 use crate::ingest::Ingest;
 use crate::provider_api::{ProviderApi, Settings as ApiSettings};
@@ -82,11 +83,13 @@ impl Instance {
         let (retention, scrubber) = (ground.retention(config), ground.scrubber(config));
         let reconciler = ground.reconciler(config, apis.clone());
         let time = ground.clock.clone();
+        let file_urls = FileUrls::new(ground.store.url_key().await?, config.files.url_ttl);
         let app = App::new(Parts {
             ingest: ground.ingest(config),
             progress: downloader.progress(),
             pause: downloader.pause(),
             scrubber: scrubber.clone(),
+            file_urls,
             store: ground.store,
             storage: ground.storage,
             clock: ground.clock,

@@ -1,18 +1,21 @@
-//! Who may use the API: a bearer token, or, where none is configured, only this machine.
+//! Who may use the API: a bearer token, or, where none is configured, only this machine. And who may read a file: whoever
+//! has a link to it, too.
 
 use std::net::IpAddr;
 
 use axum::Extension;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use serde::Deserialize;
 use url::Url;
 
 use super::App;
 use super::listener::Peer;
-use super::problem::Problem;
+use super::problem::{Path, Problem};
 use crate::config::{Secret, is_loopback, names_loopback};
+use crate::file_urls::{Closed, FileName};
 
 /// Headers that only a proxy or tunnel adds: whoever sends them is not this machine.
 const FORWARDING: [&str; 6] = [
@@ -31,12 +34,84 @@ pub(super) async fn require(
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
+    check_token(&app, &peer, request.headers())?;
+    Ok(next.run(request).await)
+}
+
+/// Lets a request for a file through if its URL is signed, or if it may use the API.
+pub(super) async fn require_link_or_token(
+    State(app): State<App>,
+    Extension(peer): Extension<Peer>,
+    Path((task_id, name)): Path<(String, String)>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    match link(&app, &request, (&task_id, &name)) {
+        Some(Ok(())) => {}
+        // Who may use the API may do so with an old link, too.
+        Some(Err(problem)) if bearer(request.headers()).is_none() => return Err(problem),
+        _ => check_token(&app, &peer, request.headers())?,
+    }
+    Ok(next.run(request).await)
+}
+
+/// Lets a request for a file through if its URL is signed: to all others there is no such route.
+pub(super) async fn require_link(
+    State(app): State<App>,
+    Path((task_id, name)): Path<(String, String)>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let link = link(&app, &request, (&task_id, &name));
+    link.ok_or_else(|| no_route(request.uri()))??;
+    Ok(next.run(request).await)
+}
+
+/// The answer to a request for what is not there.
+pub(super) fn no_route(uri: &Uri) -> Problem {
+    Problem::not_found(format!("there is no route {}", uri.path()))
+}
+
+/// What the signature in the URL of a file is worth; `None` if the request has none, or would do more than read.
+fn link(app: &App, request: &Request, (task_id, name): (&str, &str)) -> Option<Result<(), Problem>> {
+    #[derive(Deserialize)]
+    struct Signed {
+        source: String,
+        expires: String,
+        signature: String,
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return None;
+    }
+    let Query(signed) = Query::<Signed>::try_from_uri(request.uri()).ok()?;
+    let file = FileName {
+        source: &signed.source,
+        task_id,
+        name,
+    };
+    let judged = app
+        .file_urls
+        .judge(file, (&signed.expires, &signed.signature), app.clock.now());
+    Some(judged.map_err(|closed| match closed {
+        Closed::Expired => Problem::new(
+            StatusCode::FORBIDDEN,
+            "link_expired",
+            "this link has expired; ask again for the task, and its files come with fresh ones",
+        ),
+        Closed::Forged => Problem::new(
+            StatusCode::FORBIDDEN,
+            "bad_link",
+            "this link is none that was given out; take it as it was given, with its whole query",
+        ),
+    }))
+}
+
+fn check_token(app: &App, peer: &Peer, headers: &HeaderMap) -> Result<(), Problem> {
     let tokens = app.tokens();
     if tokens.is_empty() {
-        require_local(peer.addr.ip(), request.headers())?;
-        return Ok(next.run(request).await);
+        return require_local(peer.addr.ip(), headers);
     }
-    let presented = bearer(request.headers()).ok_or_else(|| {
+    let presented = bearer(headers).ok_or_else(|| {
         Problem::new(
             StatusCode::UNAUTHORIZED,
             "missing_token",
@@ -52,10 +127,10 @@ pub(super) async fn require(
         )
         .asking_for_bearer());
     }
-    Ok(next.run(request).await)
+    Ok(())
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())

@@ -15,6 +15,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::clock::Clock;
 use crate::config::{Live, Secret, Serve};
 use crate::download::{Pause, Progress};
+use crate::file_urls::FileUrls;
 use crate::ingest::{Ingest, Memory};
 use crate::scrub::Scrubber;
 use crate::shutdown::Tasks;
@@ -46,6 +47,9 @@ use redact::Redactor;
 /// Largest body of our own API: a thousand expected tasks with their parameters.
 const MAX_API_BODY: usize = 8 * 1024 * 1024;
 
+/// The route of a stored file.
+const FILE: &str = "/v1/tasks/{task_id}/files/{name}";
+
 /// Everything the handlers share. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct App(Arc<Shared>);
@@ -59,6 +63,8 @@ pub struct Parts {
     pub store: Store,
     /// Serves files.
     pub storage: Storage,
+    /// Judges URLs of files.
+    pub file_urls: FileUrls,
     /// Reads stored files again.
     pub scrubber: Scrubber,
     /// Tells the time.
@@ -149,7 +155,7 @@ impl std::ops::Deref for App {
 pub enum Routes {
     /// Everything.
     All,
-    /// What strangers may reach.
+    /// What strangers may reach: callbacks, and files by their links.
     Callbacks,
     /// All the rest.
     Api,
@@ -176,7 +182,7 @@ impl From<Router> for Served {
 pub fn served(app: &App, routes: Routes) -> Served {
     let with_api = matches!(routes, Routes::All | Routes::Api);
     let with_callbacks = matches!(routes, Routes::All | Routes::Callbacks);
-    let mut table = health();
+    let mut table = health().merge(files(app, with_api));
     if with_api {
         table = table.merge(api(app));
     }
@@ -198,7 +204,6 @@ fn api(app: &App) -> Router<App> {
         .route("/v1/tasks/{task_id}", get(tasks::show).delete(tasks::delete))
         .route("/v1/tasks/{task_id}/deliveries", get(deliveries::of_task))
         .route("/v1/tasks/{task_id}/retry", post(tasks::retry))
-        .route("/v1/tasks/{task_id}/files/{name}", get(files::serve))
         .route("/v1/deliveries", get(deliveries::list))
         .route("/v1/deliveries/{id}", get(deliveries::show))
         .route("/v1/deliveries/{id}/accept", post(deliveries::accept))
@@ -210,6 +215,17 @@ fn api(app: &App) -> Router<App> {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_API_BODY))
         .layer(from_fn_with_state(app.clone(), access::require))
+}
+
+/// Stored files, for those who have a link and, where the API is served, for those who may use it.
+fn files(app: &App, with_api: bool) -> Router<App> {
+    let routes = Router::new()
+        .route(FILE, get(files::serve))
+        .method_not_allowed_fallback(method_not_allowed);
+    if with_api {
+        return routes.layer(from_fn_with_state(app.clone(), access::require_link_or_token));
+    }
+    routes.layer(from_fn_with_state(app.clone(), access::require_link))
 }
 
 fn sample() -> Router<App> {
@@ -226,7 +242,7 @@ fn health() -> Router<App> {
 }
 
 async fn not_found(uri: Uri) -> Problem {
-    Problem::not_found(format!("there is no route {}", uri.path()))
+    access::no_route(&uri)
 }
 
 async fn method_not_allowed(uri: Uri) -> Problem {
