@@ -14,7 +14,7 @@ use sqlx::sqlite::SqliteRow;
 use super::downloads::parsed;
 use super::ranges::of_task;
 use super::record::to_json;
-use super::writer::{Command, Reply, Tx};
+use super::writer::{Command, Tx};
 use super::{Store, StoreError, downloads, summary};
 use crate::clock::{Millis, millis};
 use crate::provider::rules::{State, digest};
@@ -240,22 +240,18 @@ impl Store {
             then,
             family,
         };
-        self.write(Command::NoteAnswer(Box::new(answered)))
-            .await
-            .map(|_| ())
+        self.change_asks(Change::Answered(answered)).await
     }
 
     /// Gives a file whose link expired another one, and has it fetched. Nothing, if it does not wait for one.
     pub async fn refresh_link(&self, link: &DeadLink, fresh: FreshLink) -> Result<(), StoreError> {
         let download = link.download;
-        self.write(Command::RefreshLink { download, fresh })
-            .await
-            .map(|_| ())
+        self.change_asks(Change::Refreshed { download, fresh }).await
     }
 
     /// Has questions fall due so much earlier, for a clock that was set back; none before now.
     pub async fn bring_asks_forward(&self, by: Duration) -> Result<(), StoreError> {
-        self.write(Command::BringAsksForward { by }).await.map(|_| ())
+        self.change_asks(Change::BroughtForward(by)).await
     }
 
     /// Has the provider asked about a task because a callback about it was stale: its signature holds, so that the
@@ -266,16 +262,17 @@ impl Store {
         task_id: &TaskId,
         (kind, index): (Kind, u32),
     ) -> Result<(), StoreError> {
-        let stale = Command::AskAfterStale {
+        let stale = Change::HeardTooLate {
             source: source.to_owned(),
             task_id: task_id.clone(),
             kind,
             index,
         };
-        match self.write(stale).await? {
-            Reply::Done => Ok(()),
-            other => unreachable!("a question was answered with {other:?}"),
-        }
+        self.change_asks(stale).await
+    }
+
+    async fn change_asks(&self, change: Change) -> Result<(), StoreError> {
+        self.write(Command::Asks(Box::new(change))).await.map(|_| ())
     }
 }
 
@@ -296,6 +293,37 @@ fn ask_from(row: &SqliteRow) -> Result<Ask, StoreError> {
         ask_at: row.try_get(6)?,
         asks: row.try_get(7)?,
     })
+}
+
+/// What the writer is told about questions.
+#[derive(Debug)]
+pub(super) enum Change {
+    Answered(Answered),
+    Refreshed {
+        download: i64,
+        fresh: FreshLink,
+    },
+    HeardTooLate {
+        source: String,
+        task_id: TaskId,
+        kind: Kind,
+        index: u32,
+    },
+    BroughtForward(Duration),
+}
+
+pub(super) fn apply(tx: &mut Tx<'_>, change: &Change) -> rusqlite::Result<()> {
+    match change {
+        Change::Answered(answered) => note_answer(tx, answered),
+        Change::Refreshed { download, fresh } => downloads::refresh_link(tx, *download, fresh),
+        Change::HeardTooLate {
+            source,
+            task_id,
+            kind,
+            index,
+        } => after_stale(tx, (source, task_id), (kind, *index)),
+        Change::BroughtForward(by) => bring_forward(tx, *by),
+    }
 }
 
 /// An answer, and the question that it is to.
@@ -446,7 +474,7 @@ fn close(tx: &Tx<'_>, (task, (kind, index)): Place<'_>) -> rusqlite::Result<()> 
     Ok(())
 }
 
-pub(super) fn note_answer(tx: &mut Tx<'_>, answered: &Answered) -> rusqlite::Result<()> {
+fn note_answer(tx: &mut Tx<'_>, answered: &Answered) -> rusqlite::Result<()> {
     let About { task, kind, index } = &answered.about;
     let place = (*task, (kind, *index));
     if let Some(family) = answered.family {
@@ -533,7 +561,7 @@ fn lose(tx: &Tx<'_>, (task, (kind, index)): Place<'_>, note: &Note) -> rusqlite:
 
 /// A task of which a stale callback came; one that nobody had heard of is expected from now on. Nothing is asked about one
 /// that succeeded, that was deleted, or that failed a moment ago.
-pub(super) fn after_stale(
+fn after_stale(
     tx: &mut Tx<'_>,
     (source, task_id): (&str, &TaskId),
     (kind, index): (&Kind, u32),
@@ -572,7 +600,7 @@ pub(super) fn after_stale(
     Ok(())
 }
 
-pub(super) fn bring_forward(tx: &Tx<'_>, by: Duration) -> rusqlite::Result<()> {
+fn bring_forward(tx: &Tx<'_>, by: Duration) -> rusqlite::Result<()> {
     tx.execute(
         "UPDATE asks SET ask_at = max(?1, ask_at - ?2), since = min(since, ?1) WHERE ask_at > ?1",
         params![tx.now, millis(by)],

@@ -14,7 +14,7 @@ use rusqlite::{Connection, Params, Row, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::accept::{self, Accepted};
-use super::asks::{self, Answered, FreshLink};
+use super::asks;
 use super::checkpoints::Checkpoints;
 use super::claim::{self, Rotation};
 use super::deletion::{self, Deletion};
@@ -30,7 +30,6 @@ use super::submissions::{self, Begun, NewSubmission, SubmissionAnswer, Verdict};
 use super::{Signals, StoreError};
 use crate::clock::{Clock, Millis, millis};
 use crate::failpoint::{self, Step};
-use crate::provider::{Kind, TaskId};
 
 /// How many commands may wait; past that, callbacks are answered 503 at once rather than late.
 const QUEUE_LENGTH: usize = 1024;
@@ -93,20 +92,7 @@ pub(super) enum Command {
         complete: bool,
     },
     NoteJudged(Box<Judged>),
-    NoteAnswer(Box<Answered>),
-    BringAsksForward {
-        by: Duration,
-    },
-    RefreshLink {
-        download: i64,
-        fresh: FreshLink,
-    },
-    AskAfterStale {
-        source: String,
-        task_id: TaskId,
-        kind: Kind,
-        index: u32,
-    },
+    Asks(Box<asks::Change>),
     BeginSubmission(Box<NewSubmission>),
     EndSubmission {
         row: i64,
@@ -222,8 +208,7 @@ pub(super) fn next(counter: &mut i64) -> i64 {
 #[derive(Debug, Default)]
 struct Aftermath {
     changed: bool,
-    downloads_queued: bool,
-    ask_due: bool,
+    rings: Rings,
     ring_changed: bool,
     /// Keys of tasks that it made.
     added: Vec<Key>,
@@ -231,6 +216,13 @@ struct Aftermath {
     settled: Vec<Key>,
     /// Bindings that it wrote.
     bindings: usize,
+}
+
+/// Who is to look again after the commit.
+#[derive(Debug, Default)]
+struct Rings {
+    downloads: bool,
+    asks: bool,
 }
 
 /// Whether there are still bindings that have expired.
@@ -373,12 +365,12 @@ impl Tx<'_> {
 
     /// Notes that a download became claimable: the workers are woken after the commit.
     pub(super) fn note_queued(&mut self) {
-        self.after.downloads_queued = true;
+        self.after.rings.downloads = true;
     }
 
     /// Notes that a question to the provider was opened or hurried: who asks looks again after the commit.
     pub(super) fn note_ask_due(&mut self) {
-        self.after.ask_due = true;
+        self.after.rings.asks = true;
     }
 
     /// Notes a row that was inserted, by the name of its counter: `tasks.` or `files.` with the state. Changes of state
@@ -537,10 +529,10 @@ impl<'c> Writer<'c> {
             if after.changed {
                 self.signals.changes.send_replace(tx.change_seq);
             }
-            if after.downloads_queued {
+            if after.rings.downloads {
                 self.signals.downloads.notify_one();
             }
-            if after.ask_due {
+            if after.rings.asks {
                 self.signals.asks.notify_one();
             }
         } else {
@@ -632,14 +624,8 @@ fn apply(tx: &mut Tx<'_>, command: &Command) -> rusqlite::Result<Reply> {
             Reply::Renewed(named && downloads::renew(tx, *lease, *lease_for)?)
         }
         Command::Settle { lease, settlement } => Reply::Settled(downloads::settle(tx, *lease, settlement)?),
-        Command::ReleaseAll => {
-            downloads::release_all(tx)?;
-            Reply::Done
-        }
-        Command::BringForward { by } => {
-            downloads::bring_forward(tx, *by)?;
-            Reply::Done
-        }
+        Command::ReleaseAll => done(downloads::release_all(tx)?),
+        Command::BringForward { by } => done(downloads::bring_forward(tx, *by)?),
         Command::RetryTask { task } => Reply::Queued(downloads::retry_task(tx, *task)?),
         Command::DeleteTask { task } => Reply::Deleted(deletion::delete(tx, *task)?),
         Command::DeleteFile { download, stored_at } => {
@@ -649,10 +635,7 @@ fn apply(tx: &mut Tx<'_>, command: &Command) -> rusqlite::Result<Reply> {
             source,
             task_id,
             keys,
-        } => {
-            deletion::forget_doomed(tx, (source, task_id), keys)?;
-            Reply::Done
-        }
+        } => done(deletion::forget_doomed(tx, (source, task_id), keys)?),
         Command::Accept { delivery } => Reply::Accepted(accept::accept(tx, *delivery)?),
         Command::PruneDeliveries(rows) => Reply::Pruned(retention::prune_deliveries(tx, rows)?),
         Command::PruneTask { task, before } => Reply::Deleted(retention::prune_task(tx, *task, *before)?),
@@ -660,35 +643,14 @@ fn apply(tx: &mut Tx<'_>, command: &Command) -> rusqlite::Result<Reply> {
         Command::NoteScrub(scrub) => Reply::Scrub(scrub::note(tx, *scrub)?),
         Command::EndScrub { scrub, complete } => Reply::Scrub(scrub::end(tx, *scrub, *complete)?),
         Command::NoteJudged(judged) => Reply::Judged(scrub::note_judged(tx, judged)?),
-        Command::NoteAnswer(answered) => {
-            asks::note_answer(tx, answered)?;
-            Reply::Done
-        }
-        Command::BringAsksForward { by } => {
-            asks::bring_forward(tx, *by)?;
-            Reply::Done
-        }
-        Command::RefreshLink { download, fresh } => {
-            downloads::refresh_link(tx, *download, fresh)?;
-            Reply::Done
-        }
-        Command::AskAfterStale {
-            source,
-            task_id,
-            kind,
-            index,
-        } => {
-            asks::after_stale(tx, (source, task_id), (kind, *index))?;
-            Reply::Done
-        }
+        Command::Asks(change) => done(asks::apply(tx, change)?),
         Command::BeginSubmission(new) => Reply::Begun(submissions::begin(tx, new)?),
-        Command::EndSubmission { row, end } => {
-            submissions::end(tx, *row, end)?;
-            Reply::Done
-        }
-        Command::ForgetSubmission { row } => {
-            submissions::forget(tx, *row)?;
-            Reply::Done
-        }
+        Command::EndSubmission { row, end } => done(submissions::end(tx, *row, end)?),
+        Command::ForgetSubmission { row } => done(submissions::forget(tx, *row)?),
     })
+}
+
+/// The answer to what has nothing to tell.
+fn done((): ()) -> Reply {
+    Reply::Done
 }

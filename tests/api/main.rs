@@ -15,6 +15,7 @@ mod media;
 mod queries;
 #[path = "../faults/random.rs"]
 mod random;
+mod reconcile;
 mod refusals;
 mod replay;
 mod resume;

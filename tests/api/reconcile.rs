@@ -1,0 +1,566 @@
+//! What callbacks left open is asked for.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    Cdn, KEY, Provider, Reply, Says, Setup, TestServer, failed_record, failure, generating, mp4, record,
+    success, until,
+};
+
+const RECORD: &str = "veo/record-info";
+
+/// Asks soon and often.
+const QUICK: &str = "reconcile.after = \"100ms\"\nreconcile.every = \"100ms\"\nreconcile.max_per_second = 100\n\
+                     downloads.retry_base = \"1ms\"\n";
+
+async fn server(provider: &Provider, more: &str) -> TestServer {
+    TestServer::with(&format!("{QUICK}{more}{}", provider.source())).await
+}
+
+async fn expect(server: &TestServer, task: Value) {
+    let answer = server.post("/v1/tasks", &task).await;
+    assert_eq!(answer.status, 201, "{}", answer.text());
+}
+
+/// The note of the one open question of a task, once it was asked so often.
+async fn note(server: &TestServer, id: &str, asks: i64) -> Value {
+    until("the question was asked", || async {
+        let task = server.task(id).await;
+        let asking = task["asking"].as_array().unwrap().clone();
+        let asked = asking.first().filter(|ask| ask["asks"].as_i64() >= Some(asks));
+        asked.map(|ask| ask["note"].clone())
+    })
+    .await
+}
+
+async fn repaired(server: &TestServer) -> i64 {
+    server.get("/v1/stats").await.fine()["repaired"].as_i64().unwrap()
+}
+
+async fn vias(server: &TestServer, id: &str) -> Vec<(String, String)> {
+    let page = server.get(&format!("/v1/tasks/{id}/deliveries")).await.fine();
+    let mut all: Vec<_> = page["deliveries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|delivery| {
+            let word = |name: &str| delivery[name].as_str().unwrap_or("-").to_owned();
+            (word("via"), word("verdict"))
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    let own = |(via, verdict): &(&str, &str)| ((*via).to_owned(), (*verdict).to_owned());
+    expected.iter().map(own).collect()
+}
+
+#[tokio::test]
+async fn a_task_whose_callback_never_comes_is_asked_for_and_its_files_are_stored() {
+    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let url = cdn.file("/a.mp4", &mp4(1, 1_000));
+    provider.says(RECORD, [generating("t1"), record("t1", &[url])]);
+    let server = server(&provider, "").await;
+    expect(&server, json!({"task_id": "t1"})).await;
+    let task = server.wait_settled("t1").await;
+    assert_eq!(
+        (&task["state"], &task["media"]),
+        (&json!("succeeded"), &json!("stored"))
+    );
+    assert_eq!(task["outcomes"][0]["via"], "poll");
+    assert_eq!(task["asking"], json!([]));
+    assert_eq!(vias(&server, "t1").await, pairs(&[("poll", "accepted")]));
+    assert_eq!(repaired(&server).await, 1);
+    let asked = provider.asked(RECORD);
+    assert_eq!(asked.len(), 2);
+    assert_eq!(asked[0].path, "veo/record-info?taskId=t1");
+    assert!(asked[1].at - asked[0].at >= Duration::from_millis(100));
+}
+
+#[tokio::test]
+async fn nobody_is_asked_while_callbacks_come() {
+    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let server = server(&provider, "").await;
+    let url = cdn.file("/a.mp4", &mp4(1, 1_000));
+    expect(&server, json!({"task_id": "known"})).await;
+    for id in ["known", "unknown"] {
+        server
+            .callback(&success(id, std::slice::from_ref(&url)))
+            .send()
+            .await
+            .taken();
+        server.wait_settled(id).await;
+    }
+    server.callback(&failure("failed")).send().await.taken();
+    // Somebody else's question goes out after theirs would have.
+    expect(&server, json!({"task_id": "silent"})).await;
+    provider.wait_asked(RECORD, 2).await;
+    let asked = provider.asked(RECORD);
+    assert!(
+        asked.iter().all(|question| question.path.ends_with("=silent")),
+        "{asked:?}"
+    );
+    assert_eq!(repaired(&server).await, 0);
+}
+
+#[tokio::test]
+async fn a_task_that_reports_progress_is_asked_for_like_a_silent_one() {
+    let provider = Provider::start().await;
+    let server = server(&provider, "").await;
+    provider.says(RECORD, [failed_record("t1")]);
+    let progress = json!({"code": 200, "msg": "", "data": {"taskId": "t1", "callbackType": "text"}});
+    server.callback(&progress).send().await.taken();
+    let task = server.wait_settled("t1").await;
+    assert_eq!(
+        (&task["state"], &task["failure"]["kind"]),
+        (&json!("failed"), &json!("content_policy"))
+    );
+    assert_eq!(repaired(&server).await, 1);
+}
+
+#[tokio::test]
+async fn market_tasks_are_found_whoever_did_not_say_so() {
+    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let url = cdn.file("/a.mp4", &mp4(1, 1_000));
+    let market = json!({"code": 200, "msg": "success", "data": {
+        "taskId": "m1", "model": "veo-3-1", "state": "success", "param": "{}", "failCode": null, "failMsg": null,
+        "resultJson": json!({"resultUrls": [url]}).to_string(), "costTime": 8, "completeTime": 1_755_599_644_000_i64,
+        "createTime": 1_755_599_634_000_i64}});
+    provider.says("jobs/recordInfo", [market]);
+    let server = server(&provider, "").await;
+    expect(&server, json!({"task_id": "m1"})).await;
+    assert_eq!(server.wait_settled("m1").await["media"], "stored");
+    assert_eq!(
+        (
+            provider.asked(RECORD).len(),
+            provider.asked("jobs/recordInfo").len()
+        ),
+        (1, 1)
+    );
+    provider.says("jobs/recordInfo", [generating("m2")]);
+    expect(&server, json!({"task_id": "m2", "family": "market"})).await;
+    note(&server, "m2", 2).await;
+    assert_eq!(provider.asked(RECORD).len(), 1, "the family was told");
+    expect(&server, json!({"task_id": "s1", "family": "suno"})).await;
+    assert_eq!(note(&server, "s1", 1).await["code"], "no_query");
+}
+
+#[tokio::test]
+async fn what_the_provider_has_no_record_of_is_given_up_as_lost() {
+    let provider = Provider::start().await;
+    let server = server(&provider, "reconcile.give_up_after = \"600ms\"\n").await;
+    expect(&server, json!({"task_id": "t1"})).await;
+    let unknown = note(&server, "t1", 1).await;
+    assert_eq!(unknown["code"], "unknown");
+    assert!(
+        unknown["detail"].as_str().unwrap().contains("record is null"),
+        "{unknown}"
+    );
+    let task = server.wait_settled("t1").await;
+    assert_eq!(
+        (&task["state"], &task["failure"]["kind"]),
+        (&json!("failed"), &json!("lost"))
+    );
+    assert_eq!(repaired(&server).await, 0, "nothing was repaired");
+    // And if it comes after all, it is taken.
+    server.callback(&success("t1", &[])).send().await.taken();
+    assert_eq!(server.task("t1").await["state"], "succeeded");
+
+    let too_old = json!({"code": 422, "msg": "Temporarily supports records within 14 days.", "data": null});
+    provider.says(RECORD, [too_old.clone()]);
+    provider.says("jobs/recordInfo", [too_old]);
+    expect(&server, json!({"task_id": "old", "family": "veo"})).await;
+    assert_eq!(server.wait_settled("old").await["failure"]["kind"], "lost");
+    assert_eq!(
+        provider.asked(RECORD).last().unwrap().path,
+        "veo/record-info?taskId=old"
+    );
+}
+
+#[tokio::test]
+async fn a_conflict_is_settled_by_the_record() {
+    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let right = cdn.file("/right.mp4", &mp4(1, 1_000));
+    let wrong = cdn.script("/wrong.mp4", [Reply::Status(500, vec![])]);
+    provider.says(RECORD, [record("t1", std::slice::from_ref(&right))]);
+    let server = server(&provider, "").await;
+    server.callback(&success("t1", &[wrong])).send().await.taken();
+    server.callback(&success("t1", &[right])).send().await.taken();
+    let task = until("the conflict is settled", || async {
+        let task = server.wait_settled("t1").await;
+        (task["conflicts"] == 0).then_some(task)
+    })
+    .await;
+    assert_eq!(task["media"], "stored");
+    assert!(
+        task["files"][0]["provider_url"]
+            .as_str()
+            .unwrap()
+            .ends_with("/right.mp4")
+    );
+    assert_eq!(
+        server.deliveries("conflict").await,
+        [("t1".to_owned(), "settled".to_owned())]
+    );
+    assert_eq!(repaired(&server).await, 0);
+}
+
+#[tokio::test]
+async fn a_record_that_contradicts_stored_files_is_flagged_and_undoes_nothing() {
+    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let url = cdn.file("/a.mp4", &mp4(1, 1_000));
+    provider.says(RECORD, [failed_record("t1")]);
+    let server = server(&provider, "").await;
+    server.callback(&success("t1", &[url])).send().await.taken();
+    server.wait_settled("t1").await;
+    server.callback(&failure("t1")).send().await.taken();
+    until("the provider was asked", || async {
+        (server.task("t1").await["asking"] == json!([])).then_some(())
+    })
+    .await;
+    let task = server.task("t1").await;
+    assert_eq!(
+        (&task["state"], &task["media"]),
+        (&json!("succeeded"), &json!("stored"))
+    );
+    let contradicts = ("t1".to_owned(), "contradicts_stored".to_owned());
+    assert!(server.deliveries("accepted").await.contains(&contradicts));
+}
+
+#[tokio::test]
+async fn with_confirm_nothing_is_fetched_before_the_api_agreed() {
+    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let forged = cdn.file("/forged.mp4", &mp4(1, 1_000));
+    let right = cdn.file("/right.mp4", &mp4(2, 1_000));
+    let source = provider.source().replace("confirm = false", "confirm = true");
+    let server = TestServer::with(&format!("{QUICK}{source}")).await;
+    provider.says(RECORD, [generating("t1")]);
+    server
+        .callback(&success("t1", std::slice::from_ref(&forged)))
+        .send()
+        .await
+        .taken();
+    let running = note(&server, "t1", 2).await;
+    assert_eq!(running["code"], "running");
+    let task = server.task("t1").await;
+    assert_eq!(
+        (&task["media"], &task["files"][0]["state"]),
+        (&json!("queued"), &json!("held"))
+    );
+    assert_eq!(task["asking"][0]["reason"], "held");
+    // The API's URLs are the ones that are fetched.
+    provider.says(RECORD, [record("t1", std::slice::from_ref(&right))]);
+    let task = server.wait_settled("t1").await;
+    assert_eq!(task["media"], "stored");
+    assert!(
+        task["files"][0]["provider_url"]
+            .as_str()
+            .unwrap()
+            .ends_with("/right.mp4")
+    );
+    assert_eq!(cdn.hits("/forged.mp4"), 0);
+    assert_eq!(
+        vias(&server, "t1").await,
+        pairs(&[("callback", "accepted"), ("poll", "accepted")])
+    );
+
+    provider.says(RECORD, [record("t2", std::slice::from_ref(&right))]);
+    server
+        .callback(&success("t2", std::slice::from_ref(&right)))
+        .send()
+        .await
+        .taken();
+    assert_eq!(server.wait_settled("t2").await["media"], "stored");
+    assert_eq!(
+        vias(&server, "t2").await,
+        pairs(&[("callback", "accepted"), ("poll", "duplicate")])
+    );
+
+    provider.says(RECORD, [failed_record("t3")]);
+    server.callback(&success("t3", &[forged])).send().await.taken();
+    let task = server.wait_settled("t3").await;
+    assert_eq!(
+        (&task["state"], &task["media"]),
+        (&json!("failed"), &json!("failed"))
+    );
+    assert_eq!(cdn.hits("/forged.mp4"), 0);
+    assert_eq!(repaired(&server).await, 0, "all three callbacks came");
+}
+
+#[tokio::test]
+async fn held_files_that_nobody_confirms_fail_and_a_person_may_decide() {
+    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let url = cdn.file("/a.mp4", &mp4(1, 1_000));
+    let source = provider.source().replace("confirm = false", "confirm = true");
+    let server = TestServer::with(&format!("{QUICK}reconcile.give_up_after = \"500ms\"\n{source}")).await;
+    server
+        .callback(&success("t1", std::slice::from_ref(&url)))
+        .send()
+        .await
+        .taken();
+    let task = server.wait_settled("t1").await;
+    assert_eq!(task["files"][0]["error"]["code"], "unconfirmed");
+    assert_eq!(cdn.hits("/a.mp4"), 0);
+
+    provider.says(RECORD, [generating("t2")]);
+    server.callback(&success("t2", &[url])).send().await.taken();
+    let page = server.get("/v1/tasks/t2/deliveries").await.fine();
+    let id = page["deliveries"][0]["id"].as_str().unwrap().to_owned();
+    let accepted = server
+        .post(&format!("/v1/deliveries/{id}/accept"), &json!({}))
+        .await;
+    assert_eq!(accepted.status, 200, "{}", accepted.text());
+    assert_eq!(server.wait_settled("t2").await["media"], "stored");
+}
+
+#[tokio::test]
+async fn an_expired_link_is_replaced_by_a_fresh_one() {
+    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let dead = cdn.script("/dead.mp4", [Reply::Status(403, vec![])]);
+    let fresh = cdn.file("/fresh.mp4", &mp4(1, 1_000));
+    provider.says(RECORD, [record("t1", std::slice::from_ref(&dead))]);
+    let maintenance = json!({"code": 455, "msg": "Service Unavailable"});
+    let link = json!({"code": 200, "msg": "success", "data": fresh});
+    provider.says("common/download-url", [maintenance, link]);
+    let server = server(&provider, "").await;
+    server
+        .callback(&success("t1", std::slice::from_ref(&dead)))
+        .send()
+        .await
+        .taken();
+    let task = server.wait_settled("t1").await;
+    assert_eq!(task["media"], "stored", "{task}");
+    assert_eq!(
+        task["files"][0]["provider_url"],
+        dead.as_str(),
+        "what was announced"
+    );
+    assert_eq!(task["files"][0]["attempts"], 2);
+    assert_eq!(cdn.hits("/dead.mp4"), 1);
+    let asked = provider.asked("common/download-url");
+    assert_eq!(asked[0].body, json!({"url": dead}));
+    assert_eq!(task["asking"], json!([]));
+}
+
+#[tokio::test]
+async fn a_record_with_other_urls_replaces_an_expired_one_and_a_link_that_is_refused_is_tried_again() {
+    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let dead = cdn.script("/dead.mp4", [Reply::Status(404, vec![])]);
+    let moved = cdn.file("/moved.mp4", &mp4(1, 1_000));
+    provider.says(RECORD, [record("t1", &[moved])]);
+    let server = server(&provider, "downloads.max_attempts = 3\n").await;
+    server
+        .callback(&success("t1", std::slice::from_ref(&dead)))
+        .send()
+        .await
+        .taken();
+    assert_eq!(server.wait_settled("t1").await["media"], "stored");
+    assert_eq!(provider.asked("common/download-url").len(), 0);
+
+    provider.says(RECORD, [record("t2", std::slice::from_ref(&dead))]);
+    provider.says(
+        "common/download-url",
+        [json!({"code": 422, "msg": "url is wrong", "data": null})],
+    );
+    server.callback(&success("t2", &[dead])).send().await.taken();
+    let task = server.wait_settled("t2").await;
+    assert_eq!(task["files"][0]["error"]["code"], "expired");
+    assert_eq!(cdn.hits("/dead.mp4"), 1 + 3);
+}
+
+#[tokio::test]
+async fn links_that_expire_each_time_come_to_an_end() {
+    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let dead = cdn.script("/dead.mp4", [Reply::Status(403, vec![])]);
+    let server = server(&provider, "downloads.max_attempts = 4\n").await;
+    let others = (0..50).map(|n| {
+        record(
+            "t1",
+            &[cdn.script(&format!("/{n}.mp4"), [Reply::Status(403, vec![])])],
+        )
+    });
+    provider.says(RECORD, others.collect::<Vec<_>>());
+    server.callback(&success("t1", &[dead])).send().await.taken();
+    let task = server.wait_settled("t1").await;
+    assert_eq!(task["files"][0]["error"]["code"], "expired");
+    assert_eq!(cdn.all_hits(), 4);
+}
+
+#[tokio::test]
+async fn a_stale_callback_whose_signature_holds_has_the_provider_asked() {
+    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let url = cdn.file("/a.mp4", &mp4(1, 1_000));
+    let forged = cdn.file("/forged.mp4", &mp4(1, 1_000));
+    provider.says(RECORD, [record("t1", &[url])]);
+    let source = provider.source();
+    let server = TestServer::with(&format!("{QUICK}{source}hmac_keys = [\"{KEY}\"]\n")).await;
+    let stale = success("t1", &[forged]);
+    let answer = server.callback(&stale).signed_at(KEY, 1_769_670_760).send().await;
+    assert_eq!(answer.problem(), (401, "stale".to_owned()));
+    let task = server.wait_settled("t1").await;
+    assert_eq!(task["media"], "stored");
+    assert_eq!(cdn.hits("/forged.mp4"), 0);
+    assert_eq!(task["asking"], json!([]));
+    // It is over: the same again asks nobody. Nor does one with a wrong signature.
+    server.callback(&stale).signed_at(KEY, 1_769_670_760).send().await;
+    let wrong = success("t2", &[]);
+    server
+        .callback(&wrong)
+        .signed_at("another key", 1_769_670_760)
+        .send()
+        .await;
+    assert_eq!(server.get("/v1/tasks/t2").await.status, 404);
+    expect(&server, json!({"task_id": "t3"})).await;
+    provider.wait_asked(RECORD, 2).await;
+    let asked: Vec<String> = provider
+        .asked(RECORD)
+        .into_iter()
+        .map(|question| question.path)
+        .collect();
+    assert!(asked[1..].iter().all(|path| path.ends_with("=t3")), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_4k_upgrade_is_asked_for_only_if_it_was_ordered() {
+    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let url = cdn.file("/4k.mp4", &mp4(1, 1_000));
+    let done = json!({"code": 422, "msg": "The video has been generated successfully",
+        "data": {"taskId": "t1", "resultUrls": [url], "imageUrls": null}});
+    provider.says("veo/get-4k-video", [done]);
+    let source = provider.source().replace("confirm = false", "confirm = true");
+    let server = TestServer::with(&format!("{QUICK}{source}")).await;
+    expect(&server, json!({"task_id": "t1", "kind": "4k", "index": 1})).await;
+    assert_eq!(
+        server.wait_settled("t1").await["files"][0]["name"],
+        "4k-1-result-0.mp4"
+    );
+    let asked = provider.asked("veo/get-4k-video");
+    assert_eq!(asked[0].body["taskId"], "t1");
+    assert_eq!(asked[0].body["index"], 1);
+
+    let callback = success("t2", &[url]);
+    server.callback_to("kie?kind=4k", &callback).send().await.taken();
+    assert_eq!(note(&server, "t2", 1).await["code"], "not_ordered");
+    assert_eq!(
+        provider.asked("veo/get-4k-video").len(),
+        1,
+        "that would have cost"
+    );
+}
+
+#[tokio::test]
+async fn a_1080p_version_is_asked_for_until_it_is_there() {
+    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let url = cdn.file("/hd.mp4", &mp4(1, 1_000));
+    let wait = json!({"code": 400, "msg": "1080P is processing. It should be ready in 1-2 minutes. Please check back shortly."});
+    let done = json!({"code": 200, "msg": "success", "data": {"resultUrl": url}});
+    provider.says("veo/get-1080p-video", [wait, done]);
+    let server = server(&provider, "").await;
+    expect(&server, json!({"task_id": "t1", "kind": "1080p"})).await;
+    let task = server.wait_settled("t1").await;
+    assert_eq!(task["files"][0]["name"], "1080p-0-result-0.mp4");
+    assert_eq!(
+        provider.asked("veo/get-1080p-video")[0].path,
+        "veo/get-1080p-video?taskId=t1&index=0"
+    );
+}
+
+#[tokio::test]
+async fn the_whole_film_of_an_extension_is_stored_too() {
+    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let clip = cdn.file("/clip.mp4", &mp4(1, 1_000));
+    let film = cdn.file("/film.mp4", &mp4(2, 2_000));
+    let mut whole = record("x1", std::slice::from_ref(&clip));
+    whole["data"]["response"]["fullResultUrls"] = json!([film]);
+    provider.says(RECORD, [whole]);
+    let server = server(&provider, "").await;
+    expect(&server, json!({"task_id": "x1", "family": "veo-extend"})).await;
+    server.callback(&success("x1", &[clip])).send().await.taken();
+    let task = until("the film is stored", || async {
+        let task = server.wait_settled("x1").await;
+        (task["files"].as_array().unwrap().len() == 2).then_some(task)
+    })
+    .await;
+    assert_eq!(task["media"], "stored");
+    assert_eq!(
+        (&task["files"][1]["role"], &task["files"][1]["name"]),
+        (&json!("full"), &json!("full-0.mp4"))
+    );
+    assert_eq!(task["asking"], json!([]));
+    assert_eq!(repaired(&server).await, 0, "the callback came");
+}
+
+#[tokio::test]
+async fn every_way_to_be_refused_is_told_apart_and_none_is_a_hot_loop() {
+    for (says, code) in [
+        (
+            Says::Text(502, "text/html", "<html>bad gateway</html>".to_owned()),
+            "provider_gateway",
+        ),
+        (json!({"code": 500, "msg": "Timeout"}).into(), "provider_failed"),
+        (
+            json!({"code": 401, "msg": "You do not have access permissions"}).into(),
+            "unauthorized",
+        ),
+        (
+            json!({"code": 402, "msg": "Insufficient credits"}).into(),
+            "no_credits",
+        ),
+        (json!({"code": 455, "msg": "maintenance"}).into(), "maintenance"),
+        (json!({"code": 429, "msg": "slow down"}).into(), "rate_limited"),
+    ] {
+        let provider = Provider::start().await;
+        provider.says(RECORD, [says]);
+        let server = server(&provider, "").await;
+        expect(&server, json!({"task_id": "t1", "family": "veo"})).await;
+        let note = note(&server, "t1", 1).await;
+        assert_eq!(note["code"], code, "{note}");
+        assert!(!note["detail"].as_str().unwrap().is_empty());
+        let (asked, began) = (provider.all_asked(), std::time::Instant::now());
+        // Somebody waits for it meanwhile: nothing changes for half a second.
+        server.get("/v1/tasks/t1?wait=500ms").await.fine();
+        let more = provider.all_asked() - asked;
+        assert!(
+            began.elapsed() >= Duration::from_millis(400) && more <= 6,
+            "{code}: asked {more} times more"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_api_whose_name_is_gone_is_waited_for() {
+    let provider = Provider::start().await;
+    let source = provider
+        .source()
+        .replace(&provider.addr.to_string(), "gone.invalid");
+    let server = TestServer::with(&format!("{QUICK}{source}")).await;
+    expect(&server, json!({"task_id": "t1"})).await;
+    let note = note(&server, "t1", 1).await;
+    assert_eq!(note["code"], "provider_unreachable", "{note}");
+    assert_eq!(server.task("t1").await["state"], "pending");
+}
+
+#[tokio::test]
+async fn a_source_without_a_key_says_so_and_asks_once_it_has_one() {
+    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let url = cdn.file("/a.mp4", &mp4(1, 1_000));
+    provider.says(RECORD, [record("t1", &[url])]);
+    let keyless = format!("egress.allow_cidrs = [\"127.0.0.0/8\"]\n{QUICK}");
+    let server = Setup::new(&keyless).start().await;
+    expect(&server, json!({"task_id": "t1"})).await;
+    let task = server.task("t1").await;
+    assert_eq!(task["asking"][0]["note"]["code"], "no_api_key");
+    assert_eq!(task["asking"][0]["next_ask_at"], Value::Null);
+    // It survives the restart with which the key comes.
+    let data_dir = server.data_dir();
+    let stopped = server.halt().await;
+    let with_key = format!("{keyless}{}", provider.source());
+    let server = Setup::new(&with_key).data_dir(&data_dir).start().await;
+    assert_eq!(server.wait_settled("t1").await["media"], "stored");
+    drop(server);
+    drop(stopped);
+}
