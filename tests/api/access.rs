@@ -114,7 +114,7 @@ async fn no_answer_holds_a_secret() {
     let cdn = Cdn::start().await;
     let server = TestServer::with(&format!(
         "api.tokens = [\"{API_TOKEN}\"]\n[sources.kie]\nhmac_keys = [\"{key}\"]\ntokens = [\"{TOKEN}\"]\n\
-         api_key = \"{api_key}\""
+         api_key = \"{api_key}\"\napi_url = \"http://127.0.0.1:9\""
     ))
     .await;
     let url = cdn.script(&format!("/{TOKEN}"), [Reply::Status(401, Vec::new())]);

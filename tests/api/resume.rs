@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::{
-    LONG_AGO, Origin, Program, Scripted as Reply, TestServer, Then, Version, client, mp4, success, until,
+    LONG_AGO, Origin, Program, Provider, Scripted as Reply, TestServer, Then, Version, client, mp4, record,
+    success, until,
 };
 
 /// Tries again in quick succession.
@@ -398,30 +399,32 @@ async fn a_link_that_expires_on_the_way_leaves_what_is_there() {
 
 #[tokio::test]
 async fn with_an_api_key_an_expired_link_waits_for_another() {
-    let origin = Origin::start().await;
-    let server = TestServer::with(&format!(
-        "{QUICK}max_attempts = 1000000\n[sources.kie]\nallow_unverified = true\nconfirm = false\n\
-         api_key = \"key-of-the-provider-api\"\n"
-    ))
-    .await;
+    let (origin, provider) = (Origin::start().await, Provider::start().await);
+    let quick = format!("reconcile.every = \"20ms\"\n{QUICK}");
+    let server = TestServer::with(&format!("{quick}{}", provider.source())).await;
     let url = origin.script("/a.mp4", [Reply::status(410, "")]);
+    provider.says("veo/record-info", [record("t1", std::slice::from_ref(&url))]);
+    provider.says("common/download-url", [json!({"code": 500, "msg": "Timeout"})]);
     server.callback(&success("t1", &[url])).send().await.taken();
     let waiting = "SELECT count(*) FROM downloads WHERE state = 'needs_url'";
-    let shown = until("the row waits for a URL", || async {
-        (server.number(waiting).await == 1).then_some(())?;
-        let file = server.task("t1").await["files"][0].clone();
-        (file["state"] == "queued").then_some(file)
-    })
-    .await;
-    assert_eq!(shown["error"]["code"], "expired", "{shown}");
-    until("it is tried again", || async {
-        (origin.asked("/a.mp4").len() >= 3).then_some(())
-    })
-    .await;
-    origin.script("/a.mp4", [Reply::of(&file())]);
+    provider.wait_asked("common/download-url", 2).await;
+    assert_eq!(server.number(waiting).await, 1);
+    let shown = server.task("t1").await["files"][0].clone();
     assert_eq!(
-        server.wait_settled("t1").await["files"][0]["sha256"],
-        file().sha256()
+        (&shown["state"], &shown["error"]["code"]),
+        (&json!("queued"), &json!("expired"))
+    );
+    let fresh = origin.script("/b.mp4", [Reply::of(&file())]);
+    provider.says(
+        "common/download-url",
+        [json!({"code": 200, "msg": "success", "data": fresh})],
+    );
+    let stored = server.wait_settled("t1").await["files"][0].clone();
+    assert_eq!(stored["sha256"], file().sha256());
+    assert_eq!(
+        origin.asked("/a.mp4").len(),
+        1,
+        "what is known to be dead is not tried"
     );
 }
 
