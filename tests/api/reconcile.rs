@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Cdn, KEY, Provider, Reply, Says, Setup, TestServer, failed_record, failure, generating, mp4, record,
-    success, until,
+    Cdn, KEY, Reply, Says, ScriptedProvider, Setup, TestServer, failed_record, failure, generating, mp4,
+    record, success, until,
 };
 
 const RECORD: &str = "veo/record-info";
@@ -15,7 +15,7 @@ const RECORD: &str = "veo/record-info";
 const QUICK: &str = "reconcile.after = \"100ms\"\nreconcile.every = \"100ms\"\nreconcile.max_per_second = 100\n\
                      downloads.retry_base = \"1ms\"\n";
 
-async fn server(provider: &Provider, more: &str) -> TestServer {
+async fn server(provider: &ScriptedProvider, more: &str) -> TestServer {
     TestServer::with(&format!("{QUICK}{more}{}", provider.source())).await
 }
 
@@ -61,7 +61,7 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn a_task_whose_callback_never_comes_is_asked_for_and_its_files_are_stored() {
-    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let (provider, cdn) = (ScriptedProvider::start().await, Cdn::start().await);
     let url = cdn.file("/a.mp4", &mp4(1, 1_000));
     provider.says(RECORD, [generating("t1"), record("t1", &[url])]);
     let server = server(&provider, "").await;
@@ -83,7 +83,7 @@ async fn a_task_whose_callback_never_comes_is_asked_for_and_its_files_are_stored
 
 #[tokio::test]
 async fn nobody_is_asked_while_callbacks_come() {
-    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let (provider, cdn) = (ScriptedProvider::start().await, Cdn::start().await);
     let server = server(&provider, "").await;
     let url = cdn.file("/a.mp4", &mp4(1, 1_000));
     expect(&server, json!({"task_id": "known"})).await;
@@ -109,7 +109,7 @@ async fn nobody_is_asked_while_callbacks_come() {
 
 #[tokio::test]
 async fn a_task_that_reports_progress_is_asked_for_like_a_silent_one() {
-    let provider = Provider::start().await;
+    let provider = ScriptedProvider::start().await;
     let server = server(&provider, "").await;
     provider.says(RECORD, [failed_record("t1")]);
     let progress = json!({"code": 200, "msg": "", "data": {"taskId": "t1", "callbackType": "text"}});
@@ -124,7 +124,7 @@ async fn a_task_that_reports_progress_is_asked_for_like_a_silent_one() {
 
 #[tokio::test]
 async fn market_tasks_are_found_whoever_did_not_say_so() {
-    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let (provider, cdn) = (ScriptedProvider::start().await, Cdn::start().await);
     let url = cdn.file("/a.mp4", &mp4(1, 1_000));
     let market = json!({"code": 200, "msg": "success", "data": {
         "taskId": "m1", "model": "veo-3-1", "state": "success", "param": "{}", "failCode": null, "failMsg": null,
@@ -151,7 +151,7 @@ async fn market_tasks_are_found_whoever_did_not_say_so() {
 
 #[tokio::test]
 async fn what_the_provider_has_no_record_of_is_given_up_as_lost() {
-    let provider = Provider::start().await;
+    let provider = ScriptedProvider::start().await;
     let server = server(&provider, "reconcile.give_up_after = \"600ms\"\n").await;
     expect(&server, json!({"task_id": "t1"})).await;
     let unknown = note(&server, "t1", 1).await;
@@ -183,7 +183,7 @@ async fn what_the_provider_has_no_record_of_is_given_up_as_lost() {
 
 #[tokio::test]
 async fn a_conflict_is_settled_by_the_record() {
-    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let (provider, cdn) = (ScriptedProvider::start().await, Cdn::start().await);
     let right = cdn.file("/right.mp4", &mp4(1, 1_000));
     let wrong = cdn.script("/wrong.mp4", [Reply::Status(500, vec![])]);
     provider.says(RECORD, [record("t1", std::slice::from_ref(&right))]);
@@ -211,7 +211,7 @@ async fn a_conflict_is_settled_by_the_record() {
 
 #[tokio::test]
 async fn a_record_that_contradicts_stored_files_is_flagged_and_undoes_nothing() {
-    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let (provider, cdn) = (ScriptedProvider::start().await, Cdn::start().await);
     let url = cdn.file("/a.mp4", &mp4(1, 1_000));
     provider.says(RECORD, [failed_record("t1")]);
     let server = server(&provider, "").await;
@@ -233,7 +233,7 @@ async fn a_record_that_contradicts_stored_files_is_flagged_and_undoes_nothing() 
 
 #[tokio::test]
 async fn with_confirm_nothing_is_fetched_before_the_api_agreed() {
-    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let (provider, cdn) = (ScriptedProvider::start().await, Cdn::start().await);
     let forged = cdn.file("/forged.mp4", &mp4(1, 1_000));
     let right = cdn.file("/right.mp4", &mp4(2, 1_000));
     let source = provider.source().replace("confirm = false", "confirm = true");
@@ -293,7 +293,7 @@ async fn with_confirm_nothing_is_fetched_before_the_api_agreed() {
 
 #[tokio::test]
 async fn held_files_that_nobody_confirms_fail_and_a_person_may_decide() {
-    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let (provider, cdn) = (ScriptedProvider::start().await, Cdn::start().await);
     let url = cdn.file("/a.mp4", &mp4(1, 1_000));
     let source = provider.source().replace("confirm = false", "confirm = true");
     let server = TestServer::with(&format!("{QUICK}reconcile.give_up_after = \"500ms\"\n{source}")).await;
@@ -319,7 +319,7 @@ async fn held_files_that_nobody_confirms_fail_and_a_person_may_decide() {
 
 #[tokio::test]
 async fn an_expired_link_is_replaced_by_a_fresh_one() {
-    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let (provider, cdn) = (ScriptedProvider::start().await, Cdn::start().await);
     let dead = cdn.script("/dead.mp4", [Reply::Status(403, vec![])]);
     let fresh = cdn.file("/fresh.mp4", &mp4(1, 1_000));
     provider.says(RECORD, [record("t1", std::slice::from_ref(&dead))]);
@@ -348,7 +348,7 @@ async fn an_expired_link_is_replaced_by_a_fresh_one() {
 
 #[tokio::test]
 async fn a_record_with_other_urls_replaces_an_expired_one_and_a_link_that_is_refused_is_tried_again() {
-    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let (provider, cdn) = (ScriptedProvider::start().await, Cdn::start().await);
     let dead = cdn.script("/dead.mp4", [Reply::Status(404, vec![])]);
     let moved = cdn.file("/moved.mp4", &mp4(1, 1_000));
     provider.says(RECORD, [record("t1", &[moved])]);
@@ -374,7 +374,7 @@ async fn a_record_with_other_urls_replaces_an_expired_one_and_a_link_that_is_ref
 
 #[tokio::test]
 async fn links_that_expire_each_time_come_to_an_end() {
-    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let (provider, cdn) = (ScriptedProvider::start().await, Cdn::start().await);
     let dead = cdn.script("/dead.mp4", [Reply::Status(403, vec![])]);
     let server = server(&provider, "downloads.max_attempts = 4\n").await;
     let others = (0..50).map(|n| {
@@ -392,7 +392,7 @@ async fn links_that_expire_each_time_come_to_an_end() {
 
 #[tokio::test]
 async fn a_stale_callback_whose_signature_holds_has_the_provider_asked() {
-    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let (provider, cdn) = (ScriptedProvider::start().await, Cdn::start().await);
     let url = cdn.file("/a.mp4", &mp4(1, 1_000));
     let forged = cdn.file("/forged.mp4", &mp4(1, 1_000));
     provider.says(RECORD, [record("t1", &[url])]);
@@ -426,7 +426,7 @@ async fn a_stale_callback_whose_signature_holds_has_the_provider_asked() {
 
 #[tokio::test]
 async fn a_4k_upgrade_is_asked_for_only_if_it_was_ordered() {
-    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let (provider, cdn) = (ScriptedProvider::start().await, Cdn::start().await);
     let url = cdn.file("/4k.mp4", &mp4(1, 1_000));
     let done = json!({"code": 422, "msg": "The video has been generated successfully",
         "data": {"taskId": "t1", "resultUrls": [url], "imageUrls": null}});
@@ -454,7 +454,7 @@ async fn a_4k_upgrade_is_asked_for_only_if_it_was_ordered() {
 
 #[tokio::test]
 async fn a_1080p_version_is_asked_for_until_it_is_there() {
-    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let (provider, cdn) = (ScriptedProvider::start().await, Cdn::start().await);
     let url = cdn.file("/hd.mp4", &mp4(1, 1_000));
     let wait = json!({"code": 400, "msg": "1080P is processing. It should be ready in 1-2 minutes. Please check back shortly."});
     let done = json!({"code": 200, "msg": "success", "data": {"resultUrl": url}});
@@ -471,7 +471,7 @@ async fn a_1080p_version_is_asked_for_until_it_is_there() {
 
 #[tokio::test]
 async fn the_whole_film_of_an_extension_is_stored_too() {
-    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let (provider, cdn) = (ScriptedProvider::start().await, Cdn::start().await);
     let clip = cdn.file("/clip.mp4", &mp4(1, 1_000));
     let film = cdn.file("/film.mp4", &mp4(2, 2_000));
     let mut whole = record("x1", std::slice::from_ref(&clip));
@@ -513,7 +513,7 @@ async fn every_way_to_be_refused_is_told_apart_and_none_is_a_hot_loop() {
         (json!({"code": 455, "msg": "maintenance"}).into(), "maintenance"),
         (json!({"code": 429, "msg": "slow down"}).into(), "rate_limited"),
     ] {
-        let provider = Provider::start().await;
+        let provider = ScriptedProvider::start().await;
         provider.says(RECORD, [says]);
         let server = server(&provider, "").await;
         expect(&server, json!({"task_id": "t1", "family": "veo"})).await;
@@ -533,7 +533,7 @@ async fn every_way_to_be_refused_is_told_apart_and_none_is_a_hot_loop() {
 
 #[tokio::test]
 async fn an_api_whose_name_is_gone_is_waited_for() {
-    let provider = Provider::start().await;
+    let provider = ScriptedProvider::start().await;
     let source = provider
         .source()
         .replace(&provider.addr.to_string(), "gone.invalid");
@@ -546,7 +546,7 @@ async fn an_api_whose_name_is_gone_is_waited_for() {
 
 #[tokio::test]
 async fn a_source_without_a_key_says_so_and_asks_once_it_has_one() {
-    let (provider, cdn) = (Provider::start().await, Cdn::start().await);
+    let (provider, cdn) = (ScriptedProvider::start().await, Cdn::start().await);
     let url = cdn.file("/a.mp4", &mp4(1, 1_000));
     provider.says(RECORD, [record("t1", &[url])]);
     let keyless = format!("egress.allow_cidrs = [\"127.0.0.0/8\"]\n{QUICK}");

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::{
-    LONG_AGO, Origin, Program, Provider, Scripted as Reply, TestServer, Then, Version, client, mp4, record,
-    success, until,
+    LONG_AGO, Origin, Program, Scripted as Reply, ScriptedProvider, TestServer, Then, Version, client, mp4,
+    record, success, until,
 };
 
 /// Tries again in quick succession.
@@ -399,7 +399,7 @@ async fn a_link_that_expires_on_the_way_leaves_what_is_there() {
 
 #[tokio::test]
 async fn with_an_api_key_an_expired_link_waits_for_another() {
-    let (origin, provider) = (Origin::start().await, Provider::start().await);
+    let (origin, provider) = (Origin::start().await, ScriptedProvider::start().await);
     let quick = format!("reconcile.every = \"20ms\"\n{QUICK}");
     let server = TestServer::with(&format!("{quick}{}", provider.source())).await;
     let url = origin.script("/a.mp4", [Reply::status(410, "")]);

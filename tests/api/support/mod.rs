@@ -16,9 +16,9 @@ mod moto;
 mod origin;
 mod pebble;
 mod program;
-mod provider;
 mod raw;
 mod request;
+mod scripted_provider;
 mod server;
 
 pub(crate) use crate::media::mp4;
@@ -29,9 +29,9 @@ pub(crate) use moto::Moto;
 pub(crate) use origin::{LONG_AGO, Origin, Reply as Scripted, Then, Version};
 pub(crate) use pebble::Pebble;
 pub(crate) use program::{Program, Serving};
-pub(crate) use provider::{Provider, Says, failed_record, generating, record};
 pub(crate) use raw::Raw;
 pub(crate) use request::{Answer, Call};
+pub(crate) use scripted_provider::{Says, ScriptedProvider, failed_record, generating, record};
 pub(crate) use server::{Setup, TestServer, client};
 
 /// The key that signed sources of these tests have.

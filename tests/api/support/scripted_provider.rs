@@ -48,12 +48,12 @@ struct Shared {
 }
 
 /// The API. Dropping it leaves its listener to the end of the tests.
-pub(crate) struct Provider {
+pub(crate) struct ScriptedProvider {
     pub(crate) addr: SocketAddr,
     shared: Arc<Shared>,
 }
 
-impl Provider {
+impl ScriptedProvider {
     pub(crate) async fn start() -> Self {
         let shared = Arc::new(Shared::default());
         let app = Router::new().fallback(answer).with_state(shared.clone());
