@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
+use super::Family;
 use super::error::{ApiError, Class};
 use crate::clock::Millis;
 use crate::provider::payload::{Document, Envelope, PayloadError};
@@ -27,7 +28,7 @@ pub struct RawAnswer {
     pub code: Option<i64>,
     /// The provider's sentence, for people; empty if there is none.
     pub msg: String,
-    /// What `Retry-After` asked for, an hour at most.
+    /// What `Retry-After` asked for, an hour at most, or how long the provider is left alone now.
     pub retry_after: Option<Duration>,
 }
 
@@ -102,31 +103,34 @@ pub(super) fn sentence(text: &str) -> String {
 ///
 /// Codes other than 200 tell of the question, with these exceptions: a state field that says failed is the task's, and so are
 /// the codes and messages that the page of record-info lists for refused inputs and failed generations.
-pub(super) fn record(asked: &TaskId, raw: &RawAnswer) -> Result<Answer, ApiError> {
-    let code = raw.meaning();
+pub(super) fn record(family: Family, asked: &TaskId, raw: &RawAnswer) -> Result<Answer, ApiError> {
     check_class(raw)?;
+    let code = raw.meaning();
     if code == 200 && !envelope(raw)?.has_object() {
         return unknown(raw);
     }
     let document = document(asked, raw)?;
+    if code == 200 && !document.names_its_task() {
+        return Err(garbled(&PayloadError::NoTaskId));
+    }
     match (code, document.state()) {
-        (200, _) => Ok(recorded(&document, raw)),
+        (200, _) => Ok(recorded(family, &document, raw)),
         (404 | 422, None) => Ok(absent(raw)),
-        (_, Some(OutcomeClass::Failure)) => Ok(ended(document.event(), &document, raw)),
-        _ if is_of_the_task(code, &raw.msg) => Ok(ended(document.event(), &document, raw)),
+        (_, Some(OutcomeClass::Failure)) => Ok(settled(document.event(), &document, raw)),
+        _ if is_of_the_task(code, &raw.msg) => Ok(settled(document.event(), &document, raw)),
         _ => Err(said(code, raw.msg.clone(), raw.retry_after)),
     }
 }
 
-/// A record under code 200. One that has neither state nor files says nothing yet, and neither does a finished video
-/// without a file: the flag may be set before the list is there (4.3 of the provider's own list of messages).
-fn recorded(document: &Document<'_>, raw: &RawAnswer) -> Answer {
+/// A record under code 200. One that has neither state nor files says nothing yet; nor does a video without a file, as the
+/// provider has messages of its own for records whose result data are still blank.
+fn recorded(family: Family, document: &Document<'_>, raw: &RawAnswer) -> Answer {
     let event = document.event();
-    let silent = document.state().is_none() && event.class == OutcomeClass::Success && event.media.is_empty();
-    if event.class == OutcomeClass::Progress || silent {
+    let empty = event.class == OutcomeClass::Success && event.media.is_empty();
+    if empty && (document.state().is_none() || family == Family::Veo) {
         return running(event.msg, raw);
     }
-    ended(event, document, raw)
+    settled(event, document, raw)
 }
 
 /// Whether a code of record-info that is no success tells of the task instead of the question.
@@ -147,7 +151,7 @@ pub(super) fn upgrade_1080p(asked: &TaskId, raw: &RawAnswer) -> Result<Answer, A
     if code == 200 {
         let document = document(asked, raw)?;
         if document.has_media() {
-            return Ok(ended(document.event_by(Some(200)), &document, raw));
+            return Ok(settled(document.event_by(Some(200)), &document, raw));
         }
         return Ok(running(raw.msg.clone(), raw));
     }
@@ -173,7 +177,7 @@ pub(super) fn upgrade_4k(asked: &TaskId, raw: &RawAnswer) -> Result<Answer, ApiE
     })?;
     let of_4k = |mut event: Event| {
         event.kind_by_shape = Some(Kind::four_k());
-        ended(event, &document, raw)
+        settled(event, &document, raw)
     };
     match code {
         200 | 422 if document.has_media() => Ok(of_4k(document.event_by(Some(200)))),
@@ -210,10 +214,14 @@ fn refuse(raw: &RawAnswer) -> Result<(), ApiError> {
     raw.error().map_or(Ok(()), Err)
 }
 
-/// Refuses the answers that are about the asker, whatever was asked.
+/// Refuses the answers that are about the asker, whatever was asked, and those that are not the API's own.
 fn check_class(raw: &RawAnswer) -> Result<(), ApiError> {
     match raw.error() {
         Some(error) if !matches!(error.class(), Class::Retry | Class::Final) => Err(error),
+        Some(_) if raw.code.is_none() => Err(ApiError::Gateway {
+            status: raw.status.as_u16(),
+            what: "JSON without a code",
+        }),
         _ => Ok(()),
     }
 }
@@ -234,7 +242,8 @@ fn garbled(error: &PayloadError) -> ApiError {
         PayloadError::TaskIdsDiffer => "it is about another task",
         PayloadError::DuplicateKey(_) => "a field that decides is given twice",
         PayloadError::NotJson { .. } => "it is no JSON object",
-        PayloadError::NoTaskId | PayloadError::BadTaskId => "the task id in it is not usable",
+        PayloadError::NoTaskId => "it names no task",
+        PayloadError::BadTaskId => "the task id in it is not usable",
     };
     ApiError::Garbled { detail, costs: false }
 }
@@ -244,7 +253,10 @@ fn running(msg: String, raw: &RawAnswer) -> Answer {
     Answer::Running { msg, body }
 }
 
-fn ended(event: Event, document: &Document<'_>, raw: &RawAnswer) -> Answer {
+fn settled(event: Event, document: &Document<'_>, raw: &RawAnswer) -> Answer {
+    if event.class == OutcomeClass::Progress {
+        return running(event.msg, raw);
+    }
     Answer::Ended {
         event,
         completed_at: document.completed_at(),

@@ -4,6 +4,9 @@
 //! HTTP 200 says nothing: a `code` in the body decides, and what it means depends on the endpoint (`answer`). Errors are
 //! sorted by what the asker does next ([`Class`]).
 //!
+//! It keeps within the provider's limits (`limit`), and leaves the provider alone where asking again would only repeat the
+//! answer (`breaker`), so that no asker, however careless, makes a hot loop of it.
+//!
 //! The URL is the operator's, so that no guard judges it; what the answers name is for the guarded client to fetch.
 
 use std::str::FromStr;
@@ -12,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method};
+use tokio::time::Instant;
 use url::Url;
 
 use crate::clock::Clock;
@@ -19,13 +23,25 @@ use crate::config::Secret;
 use crate::provider::TaskId;
 
 mod answer;
+mod breaker;
 mod error;
+mod limit;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use answer::{Answer, RawAnswer};
+pub use breaker::Pause;
 pub use error::{ApiError, Class};
 
+use breaker::{Breaker, Errand, Lane};
+use limit::Limit;
 use wire::{Request, Wire};
+
+/// The POST that is a question: it costs nothing and changes nothing.
+const DOWNLOAD_URL: &str = "common/download-url";
+/// The wait before a question is sent once more, whose connection failed.
+const SECOND_TRY_AFTER: Duration = Duration::from_millis(250);
 
 /// How one provider is reached and how often it may be asked.
 #[derive(Debug, Clone)]
@@ -100,6 +116,16 @@ pub struct Call<'a> {
     pub content_type: Option<&'a HeaderValue>,
 }
 
+impl Call<'_> {
+    fn lane(&self) -> Lane {
+        if matches!(self.method, Method::GET | Method::HEAD) || self.path == DOWNLOAD_URL {
+            Lane::Query
+        } else {
+            Lane::Submission
+        }
+    }
+}
+
 /// The provider of one source. Cheap to clone; clones share connections, rate limits and pauses.
 #[derive(Debug, Clone)]
 pub struct ProviderApi(Arc<Inner>);
@@ -107,59 +133,90 @@ pub struct ProviderApi(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     wire: Wire,
+    breaker: Breaker,
+    queries: Limit,
+    submissions: Limit,
+    /// The longest wait for a turn.
+    patience: Duration,
 }
 
 impl ProviderApi {
-    /// A client of these settings. `clock` tells how far off a date in `Retry-After` is.
+    /// A client of these settings. `clock` tells how far off a date in `Retry-After` is, and the times of a [`Pause`].
     pub fn new(settings: Settings, clock: Clock) -> Result<Self, ApiError> {
-        let wire = Wire::new(settings, clock)?;
-        Ok(Self(Arc::new(Inner { wire })))
+        let queries = Limit::new(settings.queries_per_second, Duration::from_secs(1));
+        let submissions = Limit::new(settings.submissions_per_10s, Duration::from_secs(10));
+        let patience = settings.timeout;
+        let wire = Wire::new(settings, clock.clone())?;
+        Ok(Self(Arc::new(Inner {
+            breaker: Breaker::new(wire.host().to_owned(), clock),
+            wire,
+            queries,
+            submissions,
+            patience,
+        })))
+    }
+
+    /// Why the provider, or one of its endpoints, is being left alone, if so. Until then requests are refused unsent, as
+    /// [`ApiError::Paused`].
+    pub fn pause(&self) -> Option<Pause> {
+        self.0.breaker.pause(Instant::now())
     }
 
     /// What the provider's record says of a task.
     pub async fn record(&self, family: Family, task_id: &TaskId) -> Result<Answer, ApiError> {
-        let mut url = self.endpoint(family.endpoint())?;
+        let errand = query(family.endpoint());
+        let mut url = self.url(errand)?;
         url.query_pairs_mut().append_pair("taskId", task_id.as_str());
-        answer::record(task_id, &self.exchange(get(url)).await?)
+        answer::record(family, task_id, &self.ask(errand, get(url)).await?)
     }
 
     /// Repeats the request for the 4K version of a video, which tells how far it is.
     ///
-    /// **Orders one, and costs**, if none was ordered before. Never repeated by itself.
+    /// **Orders one, and costs**, if none was ordered before; so it counts as a submission, and is sent once.
     pub async fn get_4k_video(&self, task_id: &TaskId, index: u32) -> Result<Answer, ApiError> {
-        let url = self.endpoint("veo/get-4k-video")?;
+        let errand = Errand {
+            lane: Lane::Submission,
+            path: "veo/get-4k-video",
+        };
         let body = serde_json::json!({"taskId": task_id.as_str(), "index": index});
-        answer::upgrade_4k(task_id, &self.exchange(post(url, &body)).await?)
+        let request = post(self.url(errand)?, &body);
+        answer::upgrade_4k(task_id, &self.ask(errand, request).await?)
     }
 
     /// The 1080p version of a video, if it is ready. There is no callback for it.
     pub async fn get_1080p_video(&self, task_id: &TaskId, index: u32) -> Result<Answer, ApiError> {
-        let mut url = self.endpoint("veo/get-1080p-video")?;
+        let errand = query("veo/get-1080p-video");
+        let mut url = self.url(errand)?;
         url.query_pairs_mut()
             .append_pair("taskId", task_id.as_str())
             .append_pair("index", &index.to_string());
-        answer::upgrade_1080p(task_id, &self.exchange(get(url)).await?)
+        answer::upgrade_1080p(task_id, &self.ask(errand, get(url)).await?)
     }
 
     /// A fresh link to a file whose URL the provider gave; it opens for 20 minutes.
     pub async fn download_url(&self, url: &str) -> Result<String, ApiError> {
-        let endpoint = self.endpoint("common/download-url")?;
+        let errand = query(DOWNLOAD_URL);
         let body = serde_json::json!({"url": url});
-        answer::link(&self.exchange(post(endpoint, &body)).await?)
+        answer::link(&self.ask(errand, post(self.url(errand)?, &body)).await?)
     }
 
     /// The credits that are left.
     pub async fn credit(&self) -> Result<f64, ApiError> {
-        let url = self.endpoint("chat/credit")?;
-        answer::credit(&self.exchange(get(url)).await?)
+        let errand = query("chat/credit");
+        answer::credit(&self.ask(errand, get(self.url(errand)?)).await?)
     }
 
     /// Passes a request on with our key and gives the answer back as it came, whatever its code ([`RawAnswer::error`] tells
     /// what that means). An error means that there is no answer of the API to give back.
     ///
-    /// Sent once, so that nothing is paid for twice; [`ApiError::may_have_arrived`] tells whether it may have been taken.
+    /// A submission is sent once, so that nothing is paid for twice; [`ApiError::may_have_arrived`] tells whether it may have
+    /// been taken.
     pub async fn pass(&self, call: Call<'_>) -> Result<RawAnswer, ApiError> {
-        let mut url = self.endpoint(call.path)?;
+        let errand = Errand {
+            lane: call.lane(),
+            path: call.path,
+        };
+        let mut url = self.url(errand)?;
         url.set_query(call.query.filter(|query| !query.is_empty()));
         let request = Request {
             method: call.method,
@@ -167,18 +224,65 @@ impl ProviderApi {
             content_type: call.content_type.cloned(),
             body: call.body,
         };
-        self.exchange(request).await
+        self.ask(errand, request).await
     }
 
-    fn endpoint(&self, path: &str) -> Result<Url, ApiError> {
-        self.0.wire.url(path).ok_or(ApiError::Unfit {
+    fn url(&self, errand: Errand<'_>) -> Result<Url, ApiError> {
+        self.0.wire.url(errand.path).ok_or(ApiError::Unfit {
             detail: "its path is none of the provider's",
         })
     }
 
-    async fn exchange(&self, request: Request) -> Result<RawAnswer, ApiError> {
-        self.0.wire.exchange(request).await
+    /// Sends a request; a question whose connection failed once more.
+    async fn ask(&self, errand: Errand<'_>, request: Request) -> Result<RawAnswer, ApiError> {
+        if errand.lane == Lane::Submission {
+            return self.send(errand, request).await;
+        }
+        match self.send(errand, request.clone()).await {
+            Err(ApiError::Unreachable { .. }) => {
+                tokio::time::sleep(SECOND_TRY_AFTER).await;
+                self.send(errand, request).await
+            }
+            other => other,
+        }
     }
+
+    /// Sends a request when it is its turn, unless the provider is left alone.
+    async fn send(&self, errand: Errand<'_>, request: Request) -> Result<RawAnswer, ApiError> {
+        let Inner { wire, breaker, .. } = &*self.0;
+        let limit = match errand.lane {
+            Lane::Query => &self.0.queries,
+            Lane::Submission => &self.0.submissions,
+        };
+        breaker.check(errand, Instant::now())?;
+        let turn = limit.turn(self.0.patience).await?;
+        // Again: the one before may have come back with a reason to pause.
+        let entered = Instant::now();
+        breaker.enter(errand, entered)?;
+        turn.take();
+        let failed = |error: &ApiError| breaker.failed(errand, (entered, Instant::now()), error);
+        match wire.exchange(request).await {
+            Ok(mut raw) => {
+                match raw.error() {
+                    Some(error) => raw.retry_after = raw.retry_after.max(failed(&error)),
+                    None => breaker.succeeded(errand, entered),
+                }
+                Ok(raw)
+            }
+            Err(mut error) => {
+                let pause = failed(&error);
+                if let ApiError::Said { retry_after, .. } = &mut error {
+                    *retry_after = pause.max(*retry_after);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+fn query(path: &'static str) -> Errand<'static> {
+    let lane = Lane::Query;
+    Errand { lane, path }
 }
 
 fn get(url: Url) -> Request {

@@ -82,6 +82,10 @@ impl Wire {
         })
     }
 
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
     /// The URL of an endpoint, its path below `/api/v1/`. `None` if the path leads anywhere else.
     pub(super) fn url(&self, path: &str) -> Option<Url> {
         let permitted = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b);

@@ -141,6 +141,13 @@ impl<'a> Document<'a> {
         &self.task_id
     }
 
+    /// Whether the body names its task itself; otherwise it is only known what was asked about.
+    pub fn names_its_task(&self) -> bool {
+        let named = [&self.top, &self.data].into_iter();
+        let mut ids = named.flat_map(|fields| [fields.scalar("taskId"), fields.scalar("task_id")]);
+        ids.any(|id| id.is_some())
+    }
+
     /// What the body says. Whatever is missing, malformed or unknown is left out; nothing makes this fail.
     pub fn event(&self) -> Event {
         self.event_by(self.code())
@@ -177,11 +184,11 @@ impl<'a> Document<'a> {
             media.clear();
         }
         let msg = texts::msg(class, top, data);
-        let is_4k = outcome::is_4k(code, class, &msg, data);
+        let is_4k = outcome::is_4k(deciding, class, &msg, data);
         Event {
             class,
             code,
-            failure: (class == OutcomeClass::Failure).then(|| failure(code, &msg, data)),
+            failure: (class == OutcomeClass::Failure).then(|| failure(deciding, &msg, data)),
             resolution: texts::resolution(data),
             fallback: data.truth("fallbackFlag"),
             prompt: texts::prompt(data),
