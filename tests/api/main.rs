@@ -21,6 +21,7 @@ mod replay;
 mod resume;
 mod retention;
 mod scrub;
+mod simulate;
 #[path = "../soundness/mod.rs"]
 mod soundness;
 mod storage;
