@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use reelhook::clock::Clock;
-use reelhook::simulate::Settings;
+use reelhook::config::Secret;
+use reelhook::provider::signature::{Signed, verify};
+use reelhook::simulate::{CallbackState, Event, Faults, Kind, LedgerTask, Settings, TaskState, Trouble};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{Answer, Provider, TestServer};
+use crate::support::{Answer, Called, Hook, KEY, Provider, TestServer, client};
 
 /// 2026-11-21T18:07:26Z
 const NOW: i64 = 1_795_284_446_000;
@@ -397,4 +399,345 @@ async fn a_slow_host_takes_its_time() {
         "{:?}",
         began.elapsed()
     );
+}
+
+/// The one callback that was asked for, as the ledger knows it.
+fn callback_of(provider: &Provider) -> (CallbackState, Vec<Vec<Option<u16>>>) {
+    let callback = provider.simulator.ledger().tasks[0].parts[0].callback.clone();
+    (callback.state, callback.attempts)
+}
+
+#[tokio::test]
+async fn callbacks_are_signed_and_echo_the_request() {
+    let hook = Hook::answering(&[]).await;
+    let settings = Settings {
+        hmac_key: Some(Secret::new(KEY)),
+        ..Provider::quick()
+    };
+    let provider = Provider::start(settings).await;
+    let id = provider
+        .generate(&json!({"aspect_ratio": "9:16", "callBackUrl": hook.url}))
+        .await;
+    provider.settled().await;
+    let [called] = <[Called; 1]>::try_from(hook.called()).expect("one callback");
+    let signed = Signed {
+        task_id: &id,
+        timestamp: called.header("x-webhook-timestamp"),
+        signature: called.header("x-webhook-signature"),
+    };
+    let verified = verify([KEY], &signed, Clock::system().now(), Duration::from_mins(1));
+    assert!(verified.is_ok(), "{verified:?}");
+    let record = provider.get(&format!("veo/record-info?taskId={id}")).await;
+    let (told, response) = (&called.body["data"], &record["data"]["response"]);
+    assert_eq!(called.body["msg"], "Veo3.1 video generated successfully.");
+    assert_eq!(told["info"]["resultUrls"], response["resultUrls"]);
+    assert_eq!(told["info"]["originUrls"], response["originUrls"]);
+    assert_eq!(told["promptJson"]["aspectRatio"], "9:16");
+    assert_eq!(told["promptJson"]["callBackUrl"], hook.url);
+}
+
+#[tokio::test]
+async fn what_is_not_answered_200_is_sent_again_and_given_up_after_the_retries() {
+    let hook = Hook::answering(&[500, 202]).await;
+    let provider = Provider::start(Provider::quick()).await;
+    provider.generate(&json!({"callBackUrl": hook.url})).await;
+    provider.settled().await;
+    let answers = vec![vec![Some(500), Some(202), Some(200)]];
+    assert_eq!(callback_of(&provider), (CallbackState::Answered, answers));
+    let hook = Hook::answering(&[401; 9]).await;
+    let provider = Provider::start(Provider::quick()).await;
+    provider.generate(&json!({"callBackUrl": hook.url})).await;
+    provider.settled().await;
+    assert_eq!(
+        callback_of(&provider),
+        (CallbackState::Failed, vec![vec![Some(401); 4]])
+    );
+    assert_eq!(hook.called().len(), 4);
+}
+
+#[tokio::test]
+async fn a_receiver_that_is_not_there_is_tried_as_often() {
+    let provider = Provider::start(Provider::quick()).await;
+    // Nobody listens on the port for discarding.
+    provider
+        .generate(&json!({"callBackUrl": "http://127.0.0.1:9/"}))
+        .await;
+    provider.settled().await;
+    assert_eq!(
+        callback_of(&provider),
+        (CallbackState::Failed, vec![vec![None; 4]])
+    );
+}
+
+#[tokio::test]
+async fn retries_are_signed_anew_or_not_as_it_is_set() {
+    for resign in [true, false] {
+        let hook = Hook::answering(&[500]).await;
+        let mut settings = Provider::quick();
+        settings.hmac_key = Some(Secret::new(KEY));
+        settings.callbacks.resign = resign;
+        settings.callbacks.spacing = Duration::from_millis(1_001);
+        let provider = Provider::start(settings).await;
+        provider.generate(&json!({"callBackUrl": hook.url})).await;
+        provider.settled().await;
+        let called = hook.called();
+        let of = |header| [called[0].header(header), called[1].header(header)];
+        let [first, second] = of("x-webhook-timestamp");
+        assert_eq!(first != second, resign);
+        let [first, second] = of("x-webhook-signature");
+        assert_eq!(first != second, resign);
+    }
+}
+
+#[tokio::test]
+async fn a_4k_upgrade_calls_back_under_the_same_id_with_a_picture() {
+    let hook = Hook::answering(&[]).await;
+    let provider = Provider::start(Provider::quick()).await;
+    let id = provider.generate(&json!({})).await;
+    provider.settled().await;
+    let order = json!({"taskId": id, "callBackUrl": hook.url});
+    assert_eq!(provider.post("veo/get-4k-video", &order).await["code"], 200);
+    let ledger = provider.settled().await;
+    let [called] = <[Called; 1]>::try_from(hook.called()).expect("one callback");
+    assert_eq!(called.task_id(), id);
+    assert_eq!(urls(&called.body["data"]["info"]["imageUrls"]).len(), 1);
+    let part = ledger.tasks[0].part(Kind::Uhd, 0).expect("an upgrade");
+    assert_eq!((part.state, part.files.len()), (TaskState::Succeeded, 2));
+}
+
+#[tokio::test]
+async fn several_results_are_several_different_films() {
+    let provider = Provider::start(Settings {
+        results: 3,
+        ..Provider::quick()
+    })
+    .await;
+    provider.generate(&json!({})).await;
+    let ledger = provider.settled().await;
+    let mut sums: Vec<&str> = ledger.tasks[0].parts[0]
+        .files
+        .iter()
+        .map(|file| file.sha256.as_str())
+        .collect();
+    sums.sort_unstable();
+    sums.dedup();
+    assert_eq!(sums.len(), 3);
+}
+
+/// What forty tasks with every fault come to, in the order of their numbers.
+async fn fates(seed: u64) -> Vec<(String, TaskState, Option<u16>, CallbackState, usize)> {
+    let hook = Hook::answering(&[]).await;
+    let faults = Faults {
+        drop: 0.3,
+        duplicate: 0.3,
+        fail: 0.3,
+        reorder: Duration::from_millis(100),
+    };
+    let provider = Provider::start(Settings {
+        seed,
+        faults,
+        ..Provider::quick()
+    })
+    .await;
+    for _ in 0..40 {
+        provider.generate(&json!({"callBackUrl": hook.url})).await;
+    }
+    let ledger = provider.settled().await;
+    let fate = |task: LedgerTask| {
+        let part = &task.parts[0];
+        let copies = part.callback.attempts.len();
+        (task.task_id, part.state, part.code, part.callback.state, copies)
+    };
+    let fates: Vec<_> = ledger.tasks.into_iter().map(fate).collect();
+    let called: usize = fates.iter().map(|fate| fate.4).sum();
+    assert_eq!(hook.called().len(), called, "what the ledger says was sent came");
+    let sent: Vec<String> = hook
+        .called()
+        .iter()
+        .map(|called| called.task_id().to_owned())
+        .collect();
+    let made: Vec<&String> = fates
+        .iter()
+        .filter(|fate| fate.4 > 0)
+        .map(|fate| &fate.0)
+        .collect();
+    let mut firsts: Vec<&String> = Vec::new();
+    for id in &sent {
+        if !firsts.contains(&id) {
+            firsts.push(id);
+        }
+    }
+    assert_ne!(firsts, made, "they come in another order");
+    fates
+}
+
+#[tokio::test]
+async fn a_seed_decides_what_becomes_of_each_task() {
+    let (first, again, other) = (fates(7).await, fates(7).await, fates(8).await);
+    assert_eq!(first, again);
+    assert_ne!(first, other);
+    for seen in [CallbackState::Dropped, CallbackState::Answered] {
+        assert!(first.iter().any(|fate| fate.3 == seen), "{seen:?}: {first:?}");
+    }
+    for seen in [TaskState::Succeeded, TaskState::Failed] {
+        assert!(first.iter().any(|fate| fate.1 == seen), "{seen:?}: {first:?}");
+    }
+    assert!(first.iter().any(|fate| fate.4 == 2), "some are sent twice");
+}
+
+#[tokio::test]
+async fn a_failure_is_told_alike_by_callback_and_record() {
+    let hook = Hook::answering(&[]).await;
+    let faults = Faults {
+        fail: 1.0,
+        ..Faults::default()
+    };
+    let provider = Provider::start(Settings {
+        faults,
+        ..Provider::quick()
+    })
+    .await;
+    for _ in 0..20 {
+        provider.generate(&json!({"callBackUrl": hook.url})).await;
+    }
+    let credits = provider.get("chat/credit").await["data"].clone();
+    assert_eq!(
+        credits,
+        Settings::default().account.credits,
+        "what fails costs nothing"
+    );
+    provider.settled().await;
+    let mut codes = Vec::new();
+    for called in hook.called() {
+        let record = provider
+            .get(&format!("veo/record-info?taskId={}", called.task_id()))
+            .await;
+        let (code, said) = (called.body["code"].as_u64().unwrap(), &record["data"]);
+        assert!([400, 422, 500, 501].contains(&code), "{code}");
+        assert_eq!(said["errorMessage"], called.body["msg"]);
+        assert_eq!(said["successFlag"], if code == 501 { 3 } else { 2 });
+        assert_eq!(said["response"], Value::Null);
+        codes.push(code);
+    }
+    codes.sort_unstable();
+    codes.dedup();
+    assert!(codes.len() > 2, "more than one way to fail: {codes:?}");
+}
+
+#[tokio::test]
+async fn trouble_is_the_same_for_everybody_until_it_is_over() {
+    let provider = Provider::start(Provider::quick()).await;
+    for (trouble, code) in [
+        (Trouble::Maintenance, 455),
+        (Trouble::TooManyRequests, 429),
+        (Trouble::KeyRevoked, 401),
+        (Trouble::Internal, 500),
+    ] {
+        provider.simulator.set_trouble(Some(trouble));
+        assert_eq!(provider.get("chat/credit").await["code"], code, "{trouble:?}");
+    }
+    provider.simulator.set_trouble(Some(Trouble::Gateway));
+    let page = Answer::of(provider.request(Method::GET, "chat/credit")).await;
+    assert_eq!(page.status, 502);
+    assert!(page.text().starts_with("<html>"), "{}", page.text());
+    provider.simulator.set_trouble(None);
+    assert_eq!(provider.get("chat/credit").await["code"], 200);
+    let ledger = provider.simulator.ledger();
+    assert_eq!(ledger.requests_to("chat/credit"), 6, "all are counted");
+    assert_eq!(ledger.answers[&455], 1);
+}
+
+#[tokio::test]
+async fn an_answer_can_get_lost_after_the_work_is_done() {
+    let provider = Provider::start(Provider::quick()).await;
+    for (trouble, tasks) in [(Trouble::Hang, 0), (Trouble::AnswersLost, 1)] {
+        provider.simulator.set_trouble(Some(trouble));
+        let request = provider
+            .request(Method::POST, "veo/generate")
+            .body("{\"prompt\": \"x\"}");
+        let answer = request.timeout(Duration::from_millis(300)).send().await;
+        assert!(answer.is_err_and(|error| error.is_timeout()), "{trouble:?}");
+        assert_eq!(provider.simulator.ledger().tasks.len(), tasks, "{trouble:?}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_watches_is_told_what_happens() {
+    let hook = Hook::answering(&[]).await;
+    let provider = Provider::start(Provider::quick()).await;
+    let mut events = provider.simulator.events();
+    let id = provider.generate(&json!({"callBackUrl": hook.url})).await;
+    provider.settled().await;
+    let mut words = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        words.push(match event {
+            Event::Accepted { task_id, .. } if task_id == id => "accepted",
+            Event::Finished {
+                task_id, code: 200, ..
+            } if task_id == id => "finished",
+            Event::Called {
+                task_id,
+                status: Some(200),
+                attempt: 1,
+                ..
+            } if task_id == id => "called",
+            other => panic!("{other:?}"),
+        });
+    }
+    assert_eq!(words, ["accepted", "finished", "called"]);
+}
+
+#[tokio::test]
+async fn the_ledger_can_be_read_over_http() {
+    let provider = Provider::start(Provider::quick()).await;
+    let id = provider.generate(&json!({})).await;
+    let settled = provider.settled().await;
+    let url = format!("{}/_sim/ledger", provider.simulator.url());
+    let ledger = Answer::of(client().get(url)).await.json();
+    assert_eq!(ledger["tasks"][0]["task_id"], id);
+    assert_eq!(ledger["requests"]["veo/generate"], 1);
+    assert_eq!(ledger, serde_json::to_value(settled).unwrap());
+}
+
+#[tokio::test]
+async fn a_task_of_the_simulator_ends_in_the_receiver_as_the_ledger_says() {
+    let receiver = TestServer::start().await;
+    let provider = Provider::start(Settings {
+        results: 2,
+        ..Provider::quick()
+    })
+    .await;
+    let callback = format!("http://{}/callbacks/kie", receiver.addr);
+    let id = provider
+        .generate(&json!({"callBackUrl": callback, "aspect_ratio": "9:16"}))
+        .await;
+    let ledger = provider.settled().await;
+    let task = receiver.wait_settled(&id).await;
+    assert_eq!(task["media"], "stored");
+    let stored: Vec<_> = task["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|file| {
+            (
+                file["role"].clone(),
+                file["n"].clone(),
+                file["sha256"].clone(),
+                file["bytes"].clone(),
+            )
+        })
+        .collect();
+    let known: Vec<_> = ledger.tasks[0].parts[0]
+        .files
+        .iter()
+        .map(|file| {
+            (
+                json!(file.role),
+                json!(file.n),
+                json!(file.sha256),
+                json!(file.bytes),
+            )
+        })
+        .collect();
+    assert_eq!(stored, known);
 }
