@@ -555,7 +555,7 @@ const ASKS: &str = "
     FROM tasks WHERE task_id IN ('asked', 'mute')
     ON CONFLICT DO UPDATE SET reason = 'silent', since = 1000, ask_at = 4000000000000, asks = 3, asked_at = 2000,
         note_code = excluded.note_code, note = excluded.note;
-    UPDATE asks SET reason = 'stale' WHERE source = 'mute'";
+    UPDATE asks SET reason = 'held' WHERE source = 'mute'";
 
 #[tokio::test]
 async fn what_the_provider_is_asked_is_shown_and_why_nobody_can_be() {
@@ -585,9 +585,10 @@ async fn what_the_provider_is_asked_is_shown_and_why_nobody_can_be() {
     assert_eq!(listed["tasks"][0]["asking"][0]["reason"], "silent");
     assert_eq!(server.task("done").await["asking"], json!([]));
     let stats = server.get("/v1/stats").await.fine();
-    assert_eq!(stats["asks"], json!({"open": {"silent": 1, "stale": 1}}));
-    for task in ["asked", "mute"] {
-        assert_eq!(server.delete(&format!("/v1/tasks/{task}")).await.status, 204);
+    assert_eq!(stats["asks"], json!({"open": {"silent": 1, "held": 1}}));
+    for (task_id, source) in [("asked", "paid"), ("mute", "mute")] {
+        let told = server.callback_to(source, &failure(task_id));
+        told.signed(KEY).send().await.taken();
     }
     assert_eq!(server.get("/v1/stats").await.fine()["asks"], json!({"open": {}}));
 }
