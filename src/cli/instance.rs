@@ -125,7 +125,10 @@ impl Instance {
         self.app.ingest.replace_sources(config.sources.clone());
         self.rules.replace(rules(config));
         match apis(config, &self.clock) {
-            Ok(apis) => self.apis.replace(apis),
+            Ok(apis) => {
+                self.apis.replace(apis);
+                self.app.store.asks_due().notify_one();
+            }
             Err(error) => tracing::error!(%error, "the providers are asked as before: {error:#}"),
         }
         self.app

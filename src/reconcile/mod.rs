@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use crate::clock::{Clock, Millis, millis};
 use crate::config::Live;
 use crate::provider::{Event, Kind};
-use crate::provider_api::{Answer, ApiError, Family, ProviderApi};
+use crate::provider_api::{Answer, ApiError, Class, Family, ProviderApi};
 use crate::shutdown::Tasks;
 use crate::store::asks::{Ask, FreshLink, Note, Reason, Then};
 use crate::store::record::{Content, NewDelivery, Verified, Via};
@@ -136,8 +136,13 @@ impl Reconciler {
 
     /// How long a source is left alone, whatever is due; `None` for until a turn ends.
     fn pause(&self, source: &str, api: &ProviderApi) -> Option<Duration> {
-        let _ = api;
-        let paused = Duration::ZERO;
+        // A trouble with one endpoint is found out by whoever wants that.
+        let paused_until = api
+            .pause()
+            .filter(|pause| pause.endpoint.is_none())
+            .map(|pause| pause.until);
+        let left = paused_until.unwrap_or(0).saturating_sub(self.clock.now());
+        let paused = Duration::from_millis(u64::try_from(left).unwrap_or(0));
         self.with_turns(source, |turns| {
             (!turns.is_full()).then(|| turns.pause().max(paused))
         })
@@ -275,7 +280,7 @@ impl Reconciler {
                     until: self.clock.now().saturating_add(millis(LINK_LIFETIME)),
                 },
                 // No other answer is to be had for this URL.
-                Err(error) if error.class() == crate::provider_api::Class::Final => FreshLink::None,
+                Err(error) if error.class() == Class::Final => FreshLink::None,
                 Err(error) => return error.into(),
             };
             if let Err(error) = self.store.refresh_link(&link, fresh).await {
