@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use rusqlite::params;
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::ranges::of_task;
 use super::record::{state_from, to_json};
@@ -238,6 +238,7 @@ impl Store {
         let hash = keys::hash_of(task_id);
         // Before the table: keys move there.
         let recent = self.keys.recent(hash);
+        let mut reader = self.readers.begin().await?;
         let rows = sqlx::query(
             "SELECT * FROM tasks
              WHERE id IN (SELECT task FROM task_keys WHERE hash = $1 UNION ALL SELECT value FROM jsonb_each($2))
@@ -247,9 +248,9 @@ impl Store {
         .bind(to_json(&recent))
         .bind(task_id)
         .bind(source)
-        .fetch_all(&self.readers)
+        .fetch_all(&mut *reader)
         .await?;
-        self.with_details(&rows).await
+        with_details(&mut reader, &rows).await
     }
 
     /// A page of tasks, newest row first. Examines at most [`ROWS_EXAMINED`] rows, then returns short with a cursor.
@@ -260,6 +261,7 @@ impl Store {
         } else {
             i64::MIN
         };
+        let mut reader = self.readers.begin().await?;
         let mut rows = sqlx::query(
             "SELECT * FROM tasks WHERE id < $1 AND id >= $2
                 AND ($3 IS NULL OR state = $3) AND ($4 IS NULL OR media = $4) AND ($5 IS NULL OR source = $5)
@@ -276,10 +278,11 @@ impl Store {
         .bind(filter.since)
         .bind(filter.until)
         .bind(filter.limit + 1)
-        .fetch_all(&self.readers)
+        .fetch_all(&mut *reader)
         .await?;
         let more = cut(&mut rows, filter.limit);
-        let items = self.with_details(&rows).await?;
+        let items = with_details(&mut reader, &rows).await?;
+        drop(reader);
         let next = match items.last() {
             Some(last) if more => Some(last.row),
             _ => self.newest_before(NEWEST, floor).await?.map(|older| older + 1),
@@ -350,60 +353,63 @@ impl Store {
         known.until = Some(ended + (ended - began) * 19);
         Ok(known.oldest)
     }
+}
 
-    /// Adds outcomes, files and asks to task rows, three queries for the whole page.
-    async fn with_details(&self, rows: &[SqliteRow]) -> Result<Vec<TaskRecord>, StoreError> {
-        let mut tasks = rows.iter().map(task_record).collect::<Result<Vec<_>, _>>()?;
-        let ids: Vec<i64> = tasks.iter().map(|task| task.row).collect();
-        if ids.is_empty() {
-            return Ok(tasks);
-        }
-        let at: BTreeMap<i64, usize> = ids.iter().enumerate().map(|(at, id)| (*id, at)).collect();
-        let ids = to_json(&ids);
-        let outcomes = sqlx::query(concat!(
-            "SELECT o.* FROM jsonb_each($1) t CROSS JOIN outcomes o ON ",
-            of_task!("o", "t.value"),
-            " ORDER BY o.id"
-        ))
-        .bind(&ids)
-        .fetch_all(&self.readers)
-        .await?;
-        for row in &outcomes {
-            // A task may be deleted between the queries: its rows then belong to nobody.
-            if let Some(&at) = at.get(&row.try_get::<i64, _>("task")?) {
-                tasks[at].outcomes.push(outcome_record(row)?);
-            }
-        }
-        let files = sqlx::query(concat!(
-            "SELECT d.* FROM jsonb_each($1) t CROSS JOIN downloads d ON ",
-            of_task!("d", "t.value"),
-            " ORDER BY d.id"
-        ))
-        .bind(&ids)
-        .fetch_all(&self.readers)
-        .await?;
-        for row in &files {
-            if let Some(&at) = at.get(&row.try_get::<i64, _>("task")?) {
-                tasks[at].files.push(file_record(row)?);
-            }
-        }
-        for row in &self.asks_of(&ids).await? {
-            if let Some(&at) = at.get(&row.try_get::<i64, _>("task")?) {
-                tasks[at].asks.push(ask_record(row)?);
-            }
-        }
-        Ok(tasks)
+/// Adds outcomes, files and asks to task rows, three queries for the whole page. All read the same state of the database: a
+/// task is never seen half changed.
+async fn with_details(
+    reader: &mut SqliteConnection,
+    rows: &[SqliteRow],
+) -> Result<Vec<TaskRecord>, StoreError> {
+    let mut tasks = rows.iter().map(task_record).collect::<Result<Vec<_>, _>>()?;
+    let ids: Vec<i64> = tasks.iter().map(|task| task.row).collect();
+    if ids.is_empty() {
+        return Ok(tasks);
     }
+    let at: BTreeMap<i64, usize> = ids.iter().enumerate().map(|(at, id)| (*id, at)).collect();
+    let ids = to_json(&ids);
+    let outcomes = sqlx::query(concat!(
+        "SELECT o.* FROM jsonb_each($1) t CROSS JOIN outcomes o ON ",
+        of_task!("o", "t.value"),
+        " ORDER BY o.id"
+    ))
+    .bind(&ids)
+    .fetch_all(&mut *reader)
+    .await?;
+    for row in &outcomes {
+        if let Some(&at) = at.get(&row.try_get::<i64, _>("task")?) {
+            tasks[at].outcomes.push(outcome_record(row)?);
+        }
+    }
+    let files = sqlx::query(concat!(
+        "SELECT d.* FROM jsonb_each($1) t CROSS JOIN downloads d ON ",
+        of_task!("d", "t.value"),
+        " ORDER BY d.id"
+    ))
+    .bind(&ids)
+    .fetch_all(&mut *reader)
+    .await?;
+    for row in &files {
+        if let Some(&at) = at.get(&row.try_get::<i64, _>("task")?) {
+            tasks[at].files.push(file_record(row)?);
+        }
+    }
+    for row in &asks_of(reader, &ids).await? {
+        if let Some(&at) = at.get(&row.try_get::<i64, _>("task")?) {
+            tasks[at].asks.push(ask_record(row)?);
+        }
+    }
+    Ok(tasks)
+}
 
-    /// What is asked about tasks, of which the row ids are a JSON array.
-    async fn asks_of(&self, ids: &str) -> Result<Vec<SqliteRow>, sqlx::Error> {
-        sqlx::query(
-            "SELECT a.* FROM jsonb_each($1) t CROSS JOIN asks a ON a.task = t.value ORDER BY a.task, a.kind, a.idx",
-        )
-        .bind(ids)
-        .fetch_all(&self.readers)
-        .await
-    }
+/// What is asked about tasks, of which the row ids are a JSON array.
+async fn asks_of(reader: &mut SqliteConnection, ids: &str) -> Result<Vec<SqliteRow>, sqlx::Error> {
+    sqlx::query(
+        "SELECT a.* FROM jsonb_each($1) t CROSS JOIN asks a ON a.task = t.value ORDER BY a.task, a.kind, a.idx",
+    )
+    .bind(ids)
+    .fetch_all(&mut *reader)
+    .await
 }
 
 /// When the longest waiting download was queued, as far as known, and until when that is not asked again.
