@@ -33,6 +33,9 @@ const LINK_LIFETIME: Duration = Duration::from_mins(20);
 /// The least time between two requests for the same 4K video, as its page recommends.
 const EVERY_4K: Duration = Duration::from_secs(30);
 
+/// When what came up while a question was under way is asked about.
+const SOON: Duration = Duration::from_secs(1);
+
 /// Questions under way at one time, of all sources.
 const CONCURRENCY: usize = 16;
 
@@ -63,8 +66,8 @@ pub struct Reconciler {
 
 /// What came of a question.
 enum Came {
-    /// The answer is recorded; if it left something open, this is why.
-    Answered(Option<Note>),
+    /// The answer is recorded, and nothing of what was asked is open any more.
+    Answered,
     /// No answer yet.
     Open {
         note: Note,
@@ -287,7 +290,7 @@ impl Reconciler {
                 return error.into();
             }
         }
-        Came::Answered(None)
+        Came::Answered
     }
 
     /// When to ask again, if at all.
@@ -302,9 +305,10 @@ impl Reconciler {
         let after = |wait: Duration| now.saturating_add(millis(wait));
         let wait = pace::wait(age, every);
         match came {
-            Came::Answered(left) => Then::Answered {
-                at: after(wait),
-                note: left.unwrap_or_else(|| note("answered", "the provider answered")),
+            // What is open now came up while the question was under way.
+            Came::Answered => Then::Answered {
+                at: after(every.min(SOON)),
+                note: note("answered", "the provider answered"),
             },
             Came::Never(note) => Then::GivenUp { note },
             Came::Open { note, .. } if age >= self.settings.give_up_after && ask.asks > 0 => Then::GivenUp {

@@ -27,3 +27,4 @@ mod soundness;
 mod storage;
 mod support;
 mod tls;
+mod unreliable;
