@@ -116,6 +116,7 @@ pub(super) fn record(family: Family, asked: &TaskId, raw: &RawAnswer) -> Result<
     match (code, document.state()) {
         (200, _) => Ok(recorded(family, &document, raw)),
         (404 | 422, None) => Ok(absent(raw)),
+        (404 | 422, Some(OutcomeClass::Progress)) => Ok(running(raw.msg.clone(), raw)),
         (_, Some(OutcomeClass::Failure)) => Ok(settled(document.event(), &document, raw)),
         _ if is_of_the_task(code, &raw.msg) => Ok(settled(document.event(), &document, raw)),
         _ => Err(said(code, raw.msg.clone(), raw.retry_after)),

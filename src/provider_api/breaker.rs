@@ -139,16 +139,7 @@ impl Breaker {
 
     /// An errand that went out at `entered` came back well.
     pub(super) fn succeeded(&self, errand: Errand<'_>, entered: Instant) {
-        let mut state = self.lock();
-        state.unanswered = 0;
-        let is_over = |held: &mut Held| held.is_shown_by(errand) && held.opened <= entered;
-        for over in state.held.extract_if(.., is_over) {
-            tracing::info!(
-                provider = self.host,
-                reason = over.code,
-                "the provider is asked again"
-            );
-        }
+        self.end(errand, entered, |_| true);
     }
 
     /// An errand that went out at `entered` came back `now` with an error; how long the provider is left alone for it.
@@ -166,17 +157,33 @@ impl Breaker {
                     return None;
                 }
             }
-            ApiError::Said { class, .. } => match class {
-                Class::Retry => return None,
-                Class::Final => {
-                    self.succeeded(errand, entered);
+            ApiError::Said { class, .. } => {
+                // It answers, whatever it says; and what it says of a question it has looked at.
+                self.end(errand, entered, |trouble| {
+                    trouble == Class::Retry || *class == Class::Final
+                });
+                if matches!(class, Class::Retry | Class::Final) {
                     return None;
                 }
-                Class::Wait | Class::Auth | Class::Credits | Class::Maintenance => {}
-            },
+            }
             _ => return None,
         }
         Some(self.hold(errand, (entered, now), error))
+    }
+
+    /// Ends the pauses of some classes that an errand, which went out at `entered`, has shown to be over.
+    fn end(&self, errand: Errand<'_>, entered: Instant, which: impl Fn(Class) -> bool) {
+        let mut state = self.lock();
+        state.unanswered = 0;
+        let is_over =
+            |held: &mut Held| which(held.class) && held.is_shown_by(errand) && held.opened <= entered;
+        for over in state.held.extract_if(.., is_over) {
+            tracing::info!(
+                provider = self.host,
+                reason = over.code,
+                "the provider is asked again"
+            );
+        }
     }
 
     /// The pause that matters most to a person, if there is any.
@@ -453,9 +460,10 @@ mod tests {
             detail: "no such name".to_owned(),
             sent: false,
         };
-        for n in 1..=MANY {
-            assert!(scene.is_free(RECORD));
+        for _ in 0..2 * MANY {
             assert_eq!(scene.fail(RECORD, 500), None);
+        }
+        for n in 1..=MANY {
             let entered = scene.enter(RECORD);
             assert_eq!(scene.meet(RECORD, entered, &gone).is_some(), n == MANY);
         }
@@ -466,20 +474,25 @@ mod tests {
 
     #[test]
     fn an_answer_ends_the_silence() {
-        let scene = Scene::new();
+        let mut scene = Scene::new();
         let slow = ApiError::Slow {
             host: "api.example".to_owned(),
-            sent: true,
         };
         for n in 0..5 * MANY {
             let entered = scene.enter(RECORD);
             assert_eq!(scene.meet(RECORD, entered, &slow), None);
-            if n % 2 == 0 {
-                scene.breaker.succeeded(LINK, entered);
-            } else {
-                assert_eq!(scene.fail(LINK, 422), None);
+            match n % 3 {
+                0 => scene.breaker.succeeded(LINK, entered),
+                1 => assert_eq!(scene.fail(LINK, 422), None),
+                _ => assert_eq!(scene.fail(LINK, 500), None),
             }
         }
+        while scene.is_free(RECORD) {
+            scene.meet(RECORD, scene.enter(RECORD), &slow);
+        }
+        scene.advance(2 * PROBE);
+        assert_eq!(scene.fail(RECORD, 500), None);
+        assert!(scene.is_free(RECORD) && scene.is_free(ORDER));
     }
 
     #[test]

@@ -71,13 +71,11 @@ pub enum ApiError {
         /// Whether any of the request may have gone out.
         sent: bool,
     },
-    /// No answer in time.
+    /// The request went out, and no answer came in time.
     #[error("{host} did not answer in time; it will be asked again")]
     Slow {
         /// The API's host.
         host: String,
-        /// Whether any of the request may have gone out.
-        sent: bool,
     },
     /// Something before the API answered, in a language of its own.
     #[error(
@@ -175,9 +173,9 @@ impl ApiError {
     /// Whether the provider may have taken the request all the same: it went out, and no clear no came back.
     pub fn may_have_arrived(&self) -> bool {
         match self {
-            Self::Unreachable { sent, .. } | Self::Slow { sent, .. } => *sent,
+            Self::Unreachable { sent, .. } => *sent,
             // A gateway's error page says nothing of what became of the request behind it.
-            Self::Gateway { .. } | Self::Garbled { .. } => true,
+            Self::Slow { .. } | Self::Gateway { .. } | Self::Garbled { .. } => true,
             Self::Said { code, class, .. } => *class == Class::Retry && *code != 501,
             Self::Setup { .. } | Self::Unfit { .. } | Self::Paused { .. } | Self::Busy { .. } => false,
         }

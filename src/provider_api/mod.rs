@@ -42,6 +42,8 @@ use wire::{Request, Wire};
 const DOWNLOAD_URL: &str = "common/download-url";
 /// The wait before a question is sent once more, whose connection failed.
 const SECOND_TRY_AFTER: Duration = Duration::from_millis(250);
+/// What fails within so long may be a matter of a moment.
+const SOON: Duration = Duration::from_secs(5);
 
 /// How one provider is reached and how often it may be asked.
 #[derive(Debug, Clone)]
@@ -54,7 +56,7 @@ pub struct Settings {
     pub queries_per_second: u32,
     /// Most submissions in any ten seconds.
     pub submissions_per_10s: u32,
-    /// How long one request may take, to the last byte of its answer.
+    /// How long one request may take, to the last byte of its answer; and before that, wait for its turn.
     pub timeout: Duration,
 }
 
@@ -233,13 +235,14 @@ impl ProviderApi {
         })
     }
 
-    /// Sends a request; a question whose connection failed once more.
+    /// Sends a request; a question whose connection soon failed, once more.
     async fn ask(&self, errand: Errand<'_>, request: Request) -> Result<RawAnswer, ApiError> {
         if errand.lane == Lane::Submission {
             return self.send(errand, request).await;
         }
+        let began = Instant::now();
         match self.send(errand, request.clone()).await {
-            Err(ApiError::Unreachable { .. }) => {
+            Err(ApiError::Unreachable { .. }) if began.elapsed() < SOON => {
                 tokio::time::sleep(SECOND_TRY_AFTER).await;
                 self.send(errand, request).await
             }

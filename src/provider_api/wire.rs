@@ -22,8 +22,9 @@ use crate::{retry, roots};
 const MAX_ANSWER: usize = 4 << 20;
 /// How long a connection may take to be made: name, TCP and TLS together.
 const CONNECT: Duration = Duration::from_secs(10);
-/// How long a connection is kept for the next request.
-const KEEP_IDLE: Duration = Duration::from_mins(1);
+/// How long a connection is kept for the next request: less than any server keeps it, as a submission that meets the end of
+/// one may or may not have been taken.
+const KEEP_IDLE: Duration = Duration::from_secs(5);
 /// The longest `Retry-After` that is believed.
 const MOST_PATIENCE: Duration = Duration::from_hours(1);
 
@@ -169,8 +170,8 @@ impl Wire {
 
     fn broken(&self, error: &reqwest::Error) -> ApiError {
         let (host, sent) = (self.host.clone(), !error.is_connect());
-        if error.is_timeout() {
-            return ApiError::Slow { host, sent };
+        if sent && error.is_timeout() {
+            return ApiError::Slow { host };
         }
         let detail = cause(error);
         ApiError::Unreachable { host, detail, sent }

@@ -229,6 +229,18 @@ const RECORD_CODES: &[Case] = &[
         "null",
         "failed unsafe_image",
     ),
+    (
+        422,
+        "in the queue",
+        r#"{"taskId":"t1","successFlag":0}"#,
+        "running",
+    ),
+    (
+        422,
+        "no",
+        r#"{"taskId":"t1","state":"fail"}"#,
+        "failed rejected_by_flow",
+    ),
     (400, "taskId cannot be empty", "null", "Final refused"),
     (
         451,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use url::Url;
 
 use super::super::{ProviderApi, Settings};
@@ -52,7 +53,7 @@ type Script = dyn Fn(usize) -> Reply + Send + Sync;
 /// The scripted provider.
 pub(super) struct Provider {
     pub(super) base: Url,
-    asked: Arc<Mutex<Vec<String>>>,
+    asked: Arc<Mutex<Vec<(Instant, String)>>>,
     _tasks: Tasks,
 }
 
@@ -95,7 +96,15 @@ impl Provider {
 
     /// The requests so far, head and body.
     pub(super) fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
+        let asked = self.asked.lock().unwrap();
+        asked.iter().map(|(_, request)| request.clone()).collect()
+    }
+
+    /// When those came that begin like this.
+    pub(super) fn arrivals(&self, method: &str) -> Vec<Instant> {
+        let asked = self.asked.lock().unwrap();
+        let such = asked.iter().filter(|(_, request)| request.starts_with(method));
+        such.map(|(at, _)| *at).collect()
     }
 }
 
@@ -109,7 +118,11 @@ pub(super) fn settings(base: Url) -> Settings {
     }
 }
 
-async fn serve(mut stream: TcpStream, asked: &Mutex<Vec<String>>, script: &Script) -> io::Result<()> {
+async fn serve(
+    mut stream: TcpStream,
+    asked: &Mutex<Vec<(Instant, String)>>,
+    script: &Script,
+) -> io::Result<()> {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         request.push(stream.read_u8().await?);
@@ -124,7 +137,7 @@ async fn serve(mut stream: TcpStream, asked: &Mutex<Vec<String>>, script: &Scrip
     request.extend(body);
     let n = {
         let mut asked = asked.lock().unwrap();
-        asked.push(String::from_utf8_lossy(&request).into_owned());
+        asked.push((Instant::now(), String::from_utf8_lossy(&request).into_owned()));
         asked.len() - 1
     };
     match script(n) {
