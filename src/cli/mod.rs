@@ -22,6 +22,7 @@ mod scrub;
 mod serve;
 mod session;
 mod signing;
+mod simulate;
 mod tasks;
 mod trigger;
 
@@ -70,6 +71,8 @@ enum Command {
     Tasks(tasks::Args),
     /// See what arrived at a running server, and settle conflicts
     Deliveries(deliveries::Args),
+    /// Be a fake provider: its API, signed callbacks, files that expire, and faults on demand
+    Simulate(simulate::Args),
     /// Read all stored files again and find those that are damaged or missing
     Scrub(scrub::Args),
     /// Copy the database while a server runs on it, list the stored files, and try the copy
@@ -163,6 +166,7 @@ impl Command {
             Self::Url(args) => callback_url::run(&args, session),
             Self::Tasks(args) => tasks::run(args, session).await,
             Self::Deliveries(args) => deliveries::run(args, session).await,
+            Self::Simulate(args) => simulate::run(args, session).await,
             Self::Scrub(args) => scrub::run(args, session).await,
             Self::Backup(args) => backup::run(args, session).await,
             Self::Healthcheck(args) => healthcheck::run(args, session).await,

@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{Answer, Called, Hook, KEY, Provider, TestServer, client};
+use crate::support::{Answer, Called, Hook, KEY, Program, Provider, Serving, TestServer, client};
 
 /// 2026-11-21T18:07:26Z
 const NOW: i64 = 1_795_284_446_000;
@@ -740,4 +740,66 @@ async fn a_task_of_the_simulator_ends_in_the_receiver_as_the_ledger_says() {
         })
         .collect();
     assert_eq!(stored, known);
+}
+/// What the program prints on its line of this event.
+fn told(simulating: &Serving, event: &str) -> Value {
+    let line = simulating.out.wait_for(&format!("\"event\":\"{event}\""));
+    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+}
+
+#[test]
+fn the_program_simulates_until_it_is_interrupted_and_sums_up() {
+    let program = Program::new();
+    let hook = tokio::runtime::Runtime::new()
+        .unwrap()
+        .block_on(Hook::answering(&[]));
+    let flags =
+        "simulate --listen 127.0.0.1:0 --seed 7 --takes 50ms --json --submit 4 --every 10ms --callback-url";
+    let words: Vec<&str> = flags.split(' ').chain([hook.url.as_str()]).collect();
+    let mut simulating = program.start(&words);
+    let listening = told(&simulating, "listening");
+    assert_eq!(
+        (&listening["seed"], &listening["key"]),
+        (&json!(7), &json!("sim-key"))
+    );
+    assert_eq!(told(&simulating, "accepted")["family"], "veo");
+    assert_eq!(told(&simulating, "finished")["code"], 200);
+    assert_eq!(told(&simulating, "called")["status"], 200);
+    // The third task is upgraded once it is there.
+    simulating.out.wait_for("\"event\":\"called\",\"task_id\":\"");
+    simulating
+        .out
+        .wait_for("\"kind\":\"4k\",\"index\":0,\"copy\":0,\"attempt\":1,\"status\":200");
+    simulating.signal("INT");
+    assert_eq!(simulating.wait(), Some(0), "{}", simulating.err.text());
+    let ended = told(&simulating, "ended");
+    assert_eq!(ended["tasks"], 4);
+    assert_eq!(ended["callbacks"]["answered"], 5);
+}
+
+#[test]
+fn the_program_says_where_it_is_and_how_a_server_finds_it() {
+    let program = Program::new();
+    let mut simulating = program.start(&["simulate", "--listen", "127.0.0.1:0", "--hmac-key", KEY]);
+    let first = simulating.out.wait_for("simulated provider at http://127.0.0.1:");
+    assert!(first.contains(", key sim-key, seed "), "{first}");
+    simulating.out.wait_for("ledger at http://");
+    let printed = simulating.out.text();
+    let lines: Vec<&str> = printed.lines().filter(|line| line.starts_with("  ")).collect();
+    let snippet = lines.join("\n");
+    let config: reelhook::config::Config =
+        toml::from_str(&snippet).unwrap_or_else(|error| panic!("{error}: {snippet}"));
+    assert_eq!(config.sources["kie"].hmac_keys, [Secret::new(KEY)]);
+    simulating.signal("TERM");
+    assert_eq!(simulating.wait(), Some(0));
+    simulating.out.wait_for("results succeeded");
+}
+
+#[test]
+fn flags_that_make_no_sense_are_refused() {
+    let program = Program::new();
+    for flags in [&["--drop", "2"][..], &["--submit", "3"], &["--takes", "soon"]] {
+        let ended = program.run(&[&["simulate"], flags].concat());
+        assert_eq!(ended.code, Some(2), "{flags:?}: {}", ended.err);
+    }
 }
