@@ -43,6 +43,8 @@ steps! {
     CommitReturned = "commit_returned",
     /// A callback is on disk and its handler knows it, the answer is not sent.
     CallbackRecorded = "callback_recorded",
+    /// The provider answered a submission, which is not noted.
+    SubmissionAccepted = "submission_accepted",
     /// A download is claimed, nothing was asked of the network.
     DownloadClaimed = "download_claimed",
     /// The first part of a file is written, more is to come.

@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | 4 | [`cli`]: the commands, and the only place that wires the parts together |
 //! | 3 | [`http`]: routes, the accept loop, authentication, status codes · [`simulate`]: a fake provider |
-//! | 2 | [`ingest`]: a delivery, from bytes to commit · [`download`]: a queued file, from claim to settlement · [`retention`]: what goes, and when · [`scrub`]: whether stored files are still whole · [`reconcile`]: what callbacks left open, asked for |
+//! | 2 | [`ingest`]: a delivery, from bytes to commit · [`download`]: a queued file, from claim to settlement · [`retention`]: what goes, and when · [`scrub`]: whether stored files are still whole · [`reconcile`]: what callbacks left open, asked for · [`dropin`]: the provider's own API, spoken by us |
 //! | 1 | [`store`]: all SQL · [`storage`]: files, on disk or in a bucket · [`worker`]: the claim loop · [`egress`]: the guarded HTTP client · [`file_urls`]: links to files for those without a token · [`provider_api`]: what the provider's own record says, asked for · [`tls`]: the certificate we serve |
 //! | 0 | [`provider`]: the dialect as pure functions · [`media`]: what a file is, by its bytes · [`config`] · [`clock`] · [`retry`] · [`roots`] · [`shutdown`] · [`telemetry`] · [`failpoint`] |
 //!
@@ -18,6 +18,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod download;
+pub mod dropin;
 pub mod egress;
 pub mod failpoint;
 pub mod file_urls;

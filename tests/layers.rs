@@ -30,7 +30,15 @@ const FLOORS: [&[&str]; 5] = [
         "provider_api",
         "tls",
     ],
-    &["ingest", "download", "retention", "scrub", "reconcile", "forward"],
+    &[
+        "ingest",
+        "download",
+        "retention",
+        "scrub",
+        "reconcile",
+        "dropin",
+        "forward",
+    ],
     &["http", "simulate"],
     &["cli"],
 ];

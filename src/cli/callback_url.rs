@@ -56,13 +56,5 @@ pub(super) fn configured<'a>(config: &'a Config, name: &SourceName) -> anyhow::R
 
 /// Where callbacks of a source go on a server, with its token.
 pub(super) fn callback_url(base: Url, name: &SourceName, source: &Source) -> Url {
-    let mut url = base;
-    url.path_segments_mut()
-        .expect("the address is http or https")
-        .pop_if_empty()
-        .extend(["callbacks", name.as_str()]);
-    if let Some(token) = source.tokens.first() {
-        url.query_pairs_mut().append_pair("token", token.expose());
-    }
-    url
+    source.callback_url(name, base)
 }

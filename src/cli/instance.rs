@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Live, Media, Source, SourceName};
 use crate::download::fetch::{Fetcher, Limits};
 use crate::download::{Downloader, Progress, Rules, Settings as DownloadSettings, SourceRules};
+use crate::dropin::{self, Dropin};
 use crate::egress::{EgressPolicy, GuardedClient};
 use crate::failpoint::{self, Step};
 use crate::file_urls::FileUrls;
@@ -81,14 +82,14 @@ impl Instance {
         let rules = Live::new(rules(config));
         let downloader = ground.downloader(config, addr, rules.clone())?;
         let (retention, scrubber) = (ground.retention(config), ground.scrubber(config));
-        let reconciler = ground.reconciler(config, apis.clone());
-        let time = ground.clock.clone();
+        let (reconciler, time) = (ground.reconciler(config, apis.clone()), ground.clock.clone());
         let file_urls = FileUrls::new(ground.store.url_key().await?, config.files.url_ttl);
         let app = App::new(Parts {
             ingest: ground.ingest(config),
             progress: downloader.progress(),
             pause: downloader.pause(),
             scrubber: scrubber.clone(),
+            dropin: ground.dropin(config, (file_urls.clone(), apis.clone())),
             file_urls,
             store: ground.store,
             storage: ground.storage,
@@ -194,6 +195,18 @@ impl Ground {
             download_settings(config),
             rules,
         ))
+    }
+
+    fn dropin(&self, config: &Config, (file_urls, apis): (FileUrls, Live<Apis>)) -> Dropin {
+        Dropin::new(dropin::Parts {
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            tasks: self.tasks.clone(),
+            file_urls,
+            apis,
+            public_url: config.public_url.clone(),
+            source: config.dropin.source.clone(),
+        })
     }
 
     fn retention(&self, config: &Config) -> Retention {

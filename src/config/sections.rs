@@ -11,7 +11,7 @@ use url::Url;
 
 use super::secret::Secret;
 use super::values;
-use super::{Layout, Variables};
+use super::{Layout, SourceName, Variables};
 
 /// `[sources.NAME]`: one sender of callbacks, with what proves that they are its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +59,19 @@ pub struct Source {
 }
 
 impl Source {
+    /// Where callbacks of this source, which is called `name`, go on a server at `base`: with its token, if it has one.
+    pub fn callback_url(&self, name: &SourceName, base: Url) -> Url {
+        let mut url = base;
+        url.path_segments_mut()
+            .expect("the address is http or https")
+            .pop_if_empty()
+            .extend(["callbacks", name.as_str()]);
+        if let Some(token) = self.tokens.first() {
+            url.query_pairs_mut().append_pair("token", token.expose());
+        }
+        url
+    }
+
     /// Whether nothing proves that a callback comes from the provider: neither signature nor token.
     pub fn is_unverified(&self) -> bool {
         self.hmac_keys.is_empty() && self.tokens.is_empty()

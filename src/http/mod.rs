@@ -15,6 +15,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::clock::Clock;
 use crate::config::{Live, Secret, Serve};
 use crate::download::{Pause, Progress};
+use crate::dropin::Dropin;
 use crate::file_urls::FileUrls;
 use crate::ingest::{Ingest, Memory};
 use crate::scrub::Scrubber;
@@ -27,6 +28,7 @@ mod callbacks;
 mod challenges;
 mod client_addr;
 mod deliveries;
+mod dropin;
 mod files;
 mod health;
 mod listener;
@@ -63,6 +65,8 @@ pub struct Parts {
     pub store: Store,
     /// Serves files.
     pub storage: Storage,
+    /// Speaks the provider's API.
+    pub dropin: Dropin,
     /// Judges URLs of files.
     pub file_urls: FileUrls,
     /// Reads stored files again.
@@ -184,7 +188,7 @@ pub fn served(app: &App, routes: Routes) -> Served {
     let with_callbacks = matches!(routes, Routes::All | Routes::Callbacks);
     let mut table = health().merge(files(app, with_api));
     if with_api {
-        table = table.merge(api(app));
+        table = table.merge(api(app)).merge(dropin::routes());
     }
     if with_callbacks {
         table = table.merge(sample());

@@ -39,6 +39,21 @@ impl RawAnswer {
         Class::of(code).map(|_| said(code, self.msg.clone(), self.retry_after))
     }
 
+    /// Reads it as the answer of record-info or recordInfo about `asked`.
+    pub fn as_record(&self, family: Family, asked: &TaskId) -> Result<Answer, ApiError> {
+        record(family, asked, self)
+    }
+
+    /// Reads it as the answer of get-1080p-video about `asked`.
+    pub fn as_1080p(&self, asked: &TaskId) -> Result<Answer, ApiError> {
+        upgrade_1080p(asked, self)
+    }
+
+    /// Reads it as the answer of get-4k-video about `asked`.
+    pub fn as_4k(&self, asked: &TaskId) -> Result<Answer, ApiError> {
+        upgrade_4k(asked, self)
+    }
+
     /// The code that counts: the body's, unless the HTTP status contradicts a success in it.
     pub(super) fn meaning(&self) -> i64 {
         let status = i64::from(self.status.as_u16());

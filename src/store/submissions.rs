@@ -76,6 +76,15 @@ pub struct Known {
     pub answer: Option<SubmissionAnswer>,
 }
 
+/// A stored file, by where it is to be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredAt {
+    /// The provider's id of the task.
+    pub task_id: String,
+    /// The file's name.
+    pub name: String,
+}
+
 /// Whether a submission is to go out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Begun {
@@ -122,6 +131,26 @@ impl Store {
     /// Forgets a submission that never reached the provider.
     pub async fn forget_submission(&self, row: i64) -> Result<(), StoreError> {
         self.write(Command::ForgetSubmission { row }).await.map(drop)
+    }
+
+    /// The stored file of a source that the provider had under a URL.
+    pub async fn stored_at(&self, source: &str, url: &str) -> Result<Option<StoredAt>, StoreError> {
+        let row = sqlx::query(
+            "SELECT t.task_id, d.name FROM stored_urls u
+             JOIN downloads d ON d.id = u.download AND d.state = 'stored' JOIN tasks t ON t.id = d.task
+             WHERE u.url = $1 AND t.source = $2 ORDER BY d.id LIMIT 1",
+        )
+        .bind(url)
+        .bind(source)
+        .fetch_optional(&self.readers)
+        .await?;
+        let stored = row.map(|row| {
+            Ok(StoredAt {
+                task_id: row.try_get(0)?,
+                name: row.try_get(1)?,
+            })
+        });
+        stored.transpose()
     }
 
     /// The submission of a source with that ref, by the task that is bound to it; the outer `None` if there is none.

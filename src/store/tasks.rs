@@ -30,6 +30,8 @@ pub struct TaskRecord {
     pub state: State,
     /// Summary over all files: `none`, `queued`, `downloading`, `stored`, `partial` or `failed`.
     pub media: String,
+    /// The request as JSON, where somebody told.
+    pub params: Option<String>,
     /// The prompt, where known.
     pub prompt: Option<String>,
     /// When it was first heard of.
@@ -542,6 +544,7 @@ fn task_record(row: &SqliteRow) -> Result<TaskRecord, sqlx::Error> {
         task_id: row.try_get("task_id")?,
         state: state_from(row.try_get("state")?),
         media: row.try_get("media")?,
+        params: row.try_get("params")?,
         prompt: row.try_get("prompt")?,
         created_at: row.try_get("created_at")?,
         received_at: row.try_get("received_at")?,

@@ -8,8 +8,10 @@ mod callbacks;
 mod chaos;
 mod cli;
 mod downloads;
+mod dropin;
 mod egress;
 mod files;
+mod links;
 #[path = "../media/mod.rs"]
 mod media;
 mod queries;

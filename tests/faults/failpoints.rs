@@ -25,14 +25,16 @@ async fn a_server_that_dies_at_any_named_step_loses_no_acknowledged_callback_and
     let rounds = variable("REELHOOK_FAILPOINT_ROUNDS").unwrap_or(ROUNDS);
     let mut harness = Harness::new(seed("REELHOOK_FAILPOINT_SEED")).await;
     for round in 0..rounds {
-        for &step in Step::ALL {
+        // `tests/api/dropin.rs` lets it die at that of submissions, for which a provider is needed.
+        let steps = Step::ALL.iter().filter(|step| **step != Step::SubmissionAccepted);
+        for &step in steps {
             harness.die_at(step, round).await;
         }
     }
     let files = harness.finish().await;
     say(&format!(
         "died {rounds} times at each of {} steps: {} callbacks acknowledged, 0 lost, {files} files stored and whole, {:.1} s",
-        Step::ALL.len(),
+        Step::ALL.len() - 1,
         harness.ledger.acknowledged(),
         began.elapsed().as_secs_f64(),
     ));

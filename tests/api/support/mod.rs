@@ -35,7 +35,9 @@ pub(crate) use program::{Program, Serving};
 pub(crate) use provider::Provider;
 pub(crate) use raw::Raw;
 pub(crate) use request::{Answer, Call};
-pub(crate) use scripted_provider::{Says, ScriptedProvider, failed_record, generating, record};
+pub(crate) use scripted_provider::{
+    API_KEY, Question, Says, ScriptedProvider, failed_record, generating, record,
+};
 pub(crate) use server::{Setup, TestServer, client};
 
 /// The key that signed sources of these tests have.

@@ -85,21 +85,20 @@ impl Program {
         self.up(&[&["--listen", "127.0.0.1:0"], arguments].concat())
     }
 
+    /// The same in an environment with these variables.
+    pub(crate) fn serve_with(&self, variables: &[(&str, &str)]) -> Serving {
+        let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
+        command.envs(variables.iter().copied());
+        listening(spawned(command))
+    }
+
     /// Runs `serve` where its configuration says, until it is up.
     pub(crate) fn serve_as_configured(&self) -> Serving {
         self.up(&[])
     }
 
     fn up(&self, arguments: &[&str]) -> Serving {
-        let mut serving = self.spawn(arguments);
-        let line = serving.err.wait_for("listening on ");
-        let addr = line.rsplit("listening on ").next().unwrap_or_default();
-        let addr: String = addr
-            .chars()
-            .take_while(|c| c.is_ascii_digit() || ".:".contains(*c))
-            .collect();
-        serving.addr = addr.parse().unwrap_or_else(|_| panic!("no address in {line:?}"));
-        serving
+        listening(self.spawn(arguments))
     }
 
     fn spawn(&self, arguments: &[&str]) -> Serving {
@@ -108,19 +107,7 @@ impl Program {
 
     /// Runs a command that takes its time.
     pub(crate) fn start(&self, arguments: &[&str]) -> Serving {
-        let mut child = self
-            .command(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Serving {
-            addr: SocketAddr::from(([0; 4], 0)),
-            out: Lines::of(child.stdout.take().unwrap()),
-            err: Lines::of(child.stderr.take().unwrap()),
-            child,
-        }
+        spawned(self.command(arguments))
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -136,6 +123,33 @@ impl Program {
             .args(arguments);
         command
     }
+}
+
+fn spawned(mut command: Command) -> Serving {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    Serving {
+        addr: SocketAddr::from(([0; 4], 0)),
+        out: Lines::of(child.stdout.take().unwrap()),
+        err: Lines::of(child.stderr.take().unwrap()),
+        child,
+    }
+}
+
+/// One that is up, and says where.
+fn listening(mut serving: Serving) -> Serving {
+    let line = serving.err.wait_for("listening on ");
+    let addr = line.rsplit("listening on ").next().unwrap_or_default();
+    let addr: String = addr
+        .chars()
+        .take_while(|c| c.is_ascii_digit() || ".:".contains(*c))
+        .collect();
+    serving.addr = addr.parse().unwrap_or_else(|_| panic!("no address in {line:?}"));
+    serving
 }
 
 fn ended(mut command: Command) -> Ended {

@@ -1,6 +1,7 @@
 //! The provider's API as a real HTTP server on loopback, which says what it is told to.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -11,8 +12,9 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
-use super::{RUNTIME, until};
+use super::{PATIENCE, RUNTIME, until};
 
 /// The key it wants.
 pub(crate) const API_KEY: &str = "key-of-the-providers-api";
@@ -24,6 +26,10 @@ pub(crate) enum Says {
     Json(Value),
     /// Any status with any text.
     Text(u16, &'static str, String),
+    /// JSON under 200, once [`ScriptedProvider::release`] lets it go.
+    Held(Value),
+    /// The beginning of an answer, and then nothing more.
+    Breaks,
 }
 
 impl From<Value> for Says {
@@ -38,11 +44,14 @@ pub(crate) struct Question {
     /// Below `/api/v1/`, with its query.
     pub(crate) path: String,
     pub(crate) body: Value,
+    /// The body as it came.
+    pub(crate) text: String,
     pub(crate) at: Instant,
 }
 
-#[derive(Default)]
 struct Shared {
+    key: &'static str,
+    released: watch::Sender<bool>,
     says: Mutex<HashMap<String, VecDeque<Says>>>,
     asked: Mutex<Vec<Question>>,
 }
@@ -55,7 +64,17 @@ pub(crate) struct ScriptedProvider {
 
 impl ScriptedProvider {
     pub(crate) async fn start() -> Self {
-        let shared = Arc::new(Shared::default());
+        Self::wanting(API_KEY).await
+    }
+
+    /// One that wants another key.
+    pub(crate) async fn wanting(key: &'static str) -> Self {
+        let shared = Arc::new(Shared {
+            key,
+            released: watch::Sender::new(false),
+            says: Mutex::default(),
+            asked: Mutex::default(),
+        });
         let app = Router::new().fallback(answer).with_state(shared.clone());
         let addr = RUNTIME
             .spawn(async move {
@@ -94,6 +113,11 @@ impl ScriptedProvider {
         all.iter().filter(of).cloned().collect()
     }
 
+    /// Lets all held answers go.
+    pub(crate) fn release(&self) {
+        self.shared.released.send_replace(true);
+    }
+
     /// All requests.
     pub(crate) fn all_asked(&self) -> usize {
         self.shared.asked.lock().unwrap().len()
@@ -117,12 +141,13 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let has_key = request
         .headers()
         .get("authorization")
-        .is_some_and(|key| key == format!("Bearer {API_KEY}").as_str());
+        .is_some_and(|key| key == format!("Bearer {}", shared.key).as_str());
     let endpoint = path.split('?').next().unwrap_or_default().to_owned();
     let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
     shared.asked.lock().unwrap().push(Question {
         path: path.to_owned(),
         body: serde_json::from_slice(&body).unwrap_or(Value::Null),
+        text: String::from_utf8_lossy(&body).into_owned(),
         at: Instant::now(),
     });
     let says = {
@@ -141,6 +166,16 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     match says {
         Says::Json(value) => response(200, "application/json;charset=UTF-8", value.to_string()),
         Says::Text(status, content_type, text) => response(status, content_type, text),
+        Says::Held(value) => {
+            let mut released = shared.released.subscribe();
+            let released = tokio::time::timeout(PATIENCE, released.wait_for(|released| *released));
+            drop(released.await);
+            response(200, "application/json", value.to_string())
+        }
+        Says::Breaks => {
+            let cut = futures_util::stream::iter([Ok("{\"code\":"), Err(io::Error::other("cut"))]);
+            Response::new(Body::from_stream(cut))
+        }
     }
 }
 
