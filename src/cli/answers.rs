@@ -78,6 +78,8 @@ pub(super) struct Outcome {
 #[serde(default)]
 pub(super) struct File {
     pub(super) name: String,
+    pub(super) kind: String,
+    pub(super) index: u64,
     pub(super) state: String,
     pub(super) provider_url: Option<String>,
     pub(super) url: Option<String>,
@@ -166,6 +168,14 @@ pub(super) struct Delivery {
 #[serde(default)]
 pub(super) struct Queued {
     pub(super) queued: u64,
+}
+
+/// The answer to an announcement of several tasks.
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(default)]
+pub(super) struct Announced {
+    pub(super) created: u64,
+    pub(super) known: u64,
 }
 
 /// The answer to questions about scrubs.

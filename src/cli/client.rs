@@ -1,11 +1,13 @@
 //! The client of a running server's HTTP API.
 
 use std::error::Error as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use url::Url;
 
 use super::address::Address;
@@ -15,6 +17,9 @@ use crate::config::{Overrides, Secret, SourceName};
 
 /// How long an answer may take, beyond what the request itself asks the server to wait.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a server that was there may be gone, and how often it is tried meanwhile.
+const RESTART: Duration = Duration::from_mins(2);
+const RETRY_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1_000 });
 
 /// Which server to talk to, and how.
 #[expect(clippy::doc_markdown, reason = "clap prints the docs as they are")]
@@ -32,6 +37,13 @@ pub(super) struct ServerArgs {
     /// Print the server's JSON as it came
     #[arg(long, global = true, help_heading = "Server")]
     pub(super) json: bool,
+}
+
+impl ServerArgs {
+    /// The source, for commands that mean something else by it than that of every request.
+    pub(super) fn take_source(&mut self) -> Option<SourceName> {
+        self.source.take()
+    }
 }
 
 /// Why there is no good answer.
@@ -79,12 +91,24 @@ fn advice(status: StatusCode) -> &'static str {
     }
 }
 
+impl ClientError {
+    /// Whether a server that was there a moment ago may only be restarting, or draining.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { status, .. } | Self::Foreign { status, .. } => status.is_server_error(),
+        }
+    }
+}
+
 /// A running server.
 pub(super) struct Server {
     base: Url,
     token: Option<Secret>,
     source: Option<SourceName>,
     client: reqwest::Client,
+    /// Whether it ever answered.
+    reached: AtomicBool,
 }
 
 /// The text of a good answer.
@@ -114,6 +138,7 @@ impl Server {
             token: given.or(configured_token),
             source: args.source.clone(),
             client,
+            reached: AtomicBool::new(false),
         })
     }
 
@@ -156,16 +181,42 @@ impl Server {
         path: &[&str],
         body: &serde_json::Value,
     ) -> Result<Answer, ClientError> {
+        self.post_text(path, body.to_string()).await
+    }
+
+    /// The same with the JSON written already.
+    pub(super) async fn post_text(&self, path: &[&str], body: String) -> Result<Answer, ClientError> {
         let request = self
             .client
             .post(self.url(path, &[]))
             .header(http::header::CONTENT_TYPE, "application/json")
-            .body(body.to_string());
+            .body(body);
         self.carry_out(request, PATIENCE).await
     }
 
     pub(super) async fn delete(&self, path: &[&str]) -> Result<Answer, ClientError> {
         self.send(Method::DELETE, self.url(path, &[]), PATIENCE).await
+    }
+
+    /// A request that may be repeated: it is, for a while, if it fails on a server that may be restarting.
+    pub(super) async fn patiently<F>(&self, mut request: impl FnMut() -> F) -> Result<Answer, ClientError>
+    where
+        F: Future<Output = Result<Answer, ClientError>>,
+    {
+        let give_up_at = Instant::now() + RESTART;
+        loop {
+            match request().await {
+                Err(error) if error.is_passing() && self.was_reached() && Instant::now() < give_up_at => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Whether it ever answered.
+    fn was_reached(&self) -> bool {
+        self.reached.load(Ordering::Relaxed)
     }
 
     async fn send(&self, method: Method, url: Url, patience: Duration) -> Result<Answer, ClientError> {
@@ -188,6 +239,7 @@ impl Server {
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         let text = response.text().await.map_err(unreachable)?;
+        self.reached.store(true, Ordering::Relaxed);
         if status.is_success() {
             return Ok(Answer(text));
         }

@@ -7,6 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 mod address;
 mod answers;
+mod backfill;
 mod backup;
 mod banner;
 mod callback_url;
@@ -77,6 +78,8 @@ enum Command {
     Scrub(scrub::Args),
     /// Copy the database while a server runs on it, list the stored files, and try the copy
     Backup(backup::Args),
+    /// Announce tasks from before, by a file of their ids, and have the provider asked what became of them
+    Backfill(backfill::Args),
     /// Ask a running server whether it is alive
     Healthcheck(healthcheck::Args),
     /// Print the completion script of a shell
@@ -168,6 +171,7 @@ impl Command {
             Self::Deliveries(args) => deliveries::run(args, session).await,
             Self::Simulate(args) => simulate::run(args, session).await,
             Self::Scrub(args) => scrub::run(args, session).await,
+            Self::Backfill(args) => backfill::run(args, session).await,
             Self::Backup(args) => backup::run(args, session).await,
             Self::Healthcheck(args) => healthcheck::run(args, session).await,
             Self::Completions { shell } => completions(shell, session),

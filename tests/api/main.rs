@@ -2,6 +2,7 @@
 
 mod access;
 mod acme;
+mod backfill;
 mod backup;
 mod bounds;
 mod callbacks;

@@ -86,7 +86,7 @@ async fn settled(args: &Args, server: &Server, session: &mut Session) -> anyhow:
                 }
             }
             // A server that was there a moment ago is being restarted, or is draining.
-            Err(error) if was_reached && is_passing(&error) => {}
+            Err(error) if was_reached && error.is_passing() => {}
             Err(error) => return Err(error.into()),
         }
         was_reached = true;
@@ -102,11 +102,4 @@ async fn ask(task_id: &TaskId, server: &Server, hold: Duration) -> Result<Answer
     let wait = format!("{}s", hold.as_secs());
     let url = server.url(&["v1", "tasks", task_id.as_str()], &[("wait", &wait)]);
     server.get_within(url, hold).await
-}
-
-fn is_passing(error: &ClientError) -> bool {
-    match error {
-        ClientError::Unreachable { .. } => true,
-        ClientError::Refused { status, .. } | ClientError::Foreign { status, .. } => status.is_server_error(),
-    }
 }

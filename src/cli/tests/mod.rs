@@ -11,6 +11,7 @@ use http::StatusCode;
 use super::*;
 use crate::config::Environment;
 
+mod backfills;
 mod local;
 mod remote;
 mod triggers;
