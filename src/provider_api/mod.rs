@@ -52,9 +52,9 @@ pub struct Settings {
     pub base: Url,
     /// The key.
     pub key: Secret,
-    /// Most questions in any second.
+    /// Most questions in any second, and under way at one time.
     pub queries_per_second: u32,
-    /// Most submissions in any ten seconds.
+    /// Most submissions in any ten seconds, and under way at one time.
     pub submissions_per_10s: u32,
     /// How long one request may take, to the last byte of its answer; and before that, wait for its turn.
     pub timeout: Duration,
@@ -258,13 +258,15 @@ impl ProviderApi {
             Lane::Submission => &self.0.submissions,
         };
         breaker.check(errand, Instant::now())?;
-        let turn = limit.turn(self.0.patience).await?;
+        let mut turn = limit.turn(self.0.patience).await?;
         // Again: the one before may have come back with a reason to pause.
         let entered = Instant::now();
         breaker.enter(errand, entered)?;
         turn.take();
         let failed = |error: &ApiError| breaker.failed(errand, (entered, Instant::now()), error);
-        match wire.exchange(request).await {
+        let answer = wire.exchange(request).await;
+        drop(turn);
+        match answer {
             Ok(mut raw) => {
                 match raw.error() {
                     Some(error) => raw.retry_after = raw.retry_after.max(failed(&error)),

@@ -401,10 +401,9 @@ async fn questions_and_submissions_keep_within_their_own_limits() {
     let orders = join_all((0..10).map(|_| api.pass(submission("veo/generate"))));
     let questions = join_all((0..10).map(|_| api.credit()));
     let (orders, questions) = tokio::join!(orders, questions);
-    // Not quite a second: the first of them may have been held up on its way.
     let questions_came = provider.arrivals("GET");
     for six in questions_came.windows(6) {
-        assert!(six[5] - six[0] >= Duration::from_millis(700), "{six:?}");
+        assert!(six[5] - six[0] >= Duration::from_secs(1), "{six:?}");
     }
     assert_eq!((questions_came.len(), provider.arrivals("POST").len()), (10, 3));
     assert!(
