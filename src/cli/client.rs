@@ -13,7 +13,7 @@ use url::Url;
 use super::address::Address;
 use super::answers::ProblemDetails;
 use super::{Session, human};
-use crate::config::{Overrides, Secret, SourceName};
+use crate::config::{Config, Overrides, Secret, SourceName};
 
 /// How long an answer may take, beyond what the request itself asks the server to wait.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -137,6 +137,19 @@ impl Server {
             base: address.url,
             token: given.or(configured_token),
             source: args.source.clone(),
+            client,
+            reached: AtomicBool::new(false),
+        })
+    }
+
+    /// The server that a configuration describes, running on this machine.
+    pub(super) fn of(config: &Config) -> anyhow::Result<Self> {
+        let address = Address::of_api(config);
+        let client = client(&address)?;
+        Ok(Self {
+            base: address.url,
+            token: config.api.tokens.first().cloned(),
+            source: None,
             client,
             reached: AtomicBool::new(false),
         })

@@ -14,6 +14,7 @@ mod callback_url;
 mod check;
 mod client;
 mod deliveries;
+mod demo;
 mod descriptors;
 mod healthcheck;
 mod human;
@@ -72,6 +73,8 @@ enum Command {
     Tasks(tasks::Args),
     /// See what arrived at a running server, and settle conflicts
     Deliveries(deliveries::Args),
+    /// Watch it work: a server and a fake provider on this machine, which does everything wrong
+    Demo(demo::Args),
     /// Be a fake provider: its API, signed callbacks, files that expire, and faults on demand
     Simulate(simulate::Args),
     /// Read all stored files again and find those that are damaged or missing
@@ -169,6 +172,7 @@ impl Command {
             Self::Url(args) => callback_url::run(&args, session),
             Self::Tasks(args) => tasks::run(args, session).await,
             Self::Deliveries(args) => deliveries::run(args, session).await,
+            Self::Demo(args) => demo::run(args, session).await,
             Self::Simulate(args) => simulate::run(args, session).await,
             Self::Scrub(args) => scrub::run(args, session).await,
             Self::Backfill(args) => backfill::run(args, session).await,

@@ -1,5 +1,6 @@
 //! The simulated provider answers as the provider is documented to, and its ledger tells the truth.
 
+use std::path::Path;
 use std::time::Duration;
 
 use reelhook::clock::Clock;
@@ -802,4 +803,49 @@ fn flags_that_make_no_sense_are_refused() {
         let ended = program.run(&[&["simulate"], flags].concat());
         assert_eq!(ended.code, Some(2), "{flags:?}: {}", ended.err);
     }
+}
+
+#[test]
+fn the_demo_shows_a_task_that_ends_well_and_leaves_nothing_behind() {
+    let program = Program::new();
+    let mut demo = program.start(&[
+        "demo",
+        "--listen",
+        "127.0.0.1:0",
+        "--seed",
+        "5",
+        "--every",
+        "800ms",
+    ]);
+    let line = demo.out.wait_for("  data      ");
+    let data_dir = line
+        .split_whitespace()
+        .nth(1)
+        .expect("a path")
+        .trim_end_matches(',')
+        .to_owned();
+    assert!(Path::new(&data_dir).join("reelhook.db").exists(), "{data_dir}");
+    demo.out.wait_for("  stored  video  ");
+    demo.signal("INT");
+    assert_eq!(demo.wait(), Some(0), "{}", demo.err.text());
+    demo.out.wait_for("succeeded, ");
+    assert_eq!(demo.err.text(), "", "nothing went wrong on the way");
+    assert!(!Path::new(&data_dir).exists(), "{data_dir} is left");
+}
+
+#[test]
+fn the_demo_stays_on_this_machine_and_keeps_a_directory_that_was_named() {
+    let program = Program::new();
+    let ended = program.run(&["demo", "--listen", "0.0.0.0:0"]);
+    assert_eq!(ended.code, Some(1));
+    assert!(
+        ended.err.contains("--listen must be on this machine"),
+        "{}",
+        ended.err
+    );
+    let mut demo = program.start(&["demo", "--listen", "127.0.0.1:0", "--data-dir", "here"]);
+    demo.out.wait_for("Ctrl-C ends it.");
+    demo.signal("TERM");
+    assert_eq!(demo.wait(), Some(0), "{}", demo.err.text());
+    assert!(program.path().join("here/reelhook.db").exists());
 }

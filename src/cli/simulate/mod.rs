@@ -13,8 +13,8 @@ mod flags;
 mod report;
 mod trickle;
 
-use flags::duration;
-use trickle::{Target, Trickle, next_event};
+pub(super) use flags::{duration, random_seed};
+pub(super) use trickle::{Submitted, Target, Trickle, next_event};
 
 /// Arguments of `simulate`.
 #[derive(Debug, clap::Args)]
