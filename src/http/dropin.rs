@@ -105,14 +105,14 @@ async fn download_url(
 }
 
 async fn unknown(uri: Uri) -> Failure {
-    Failure::new(
+    Failure::of(
         StatusCode::NOT_FOUND,
         format!("{} is not passed on by reelhook", uri.path()),
     )
 }
 
 async fn method_not_allowed(uri: Uri) -> Failure {
-    Failure::new(
+    Failure::of(
         StatusCode::METHOD_NOT_ALLOWED,
         format!("{} takes another method", uri.path()),
     )
@@ -135,7 +135,7 @@ fn shown(app: &App, answer: Answer) -> Response {
 }
 
 impl Failure {
-    fn new(status: StatusCode, msg: impl Into<String>) -> Self {
+    fn of(status: StatusCode, msg: impl Into<String>) -> Self {
         Self {
             status,
             code: status.as_u16().into(),
@@ -179,9 +179,9 @@ impl From<Refusal> for Failure {
         match refusal {
             Refusal::NotPermitted => Self::said(401, msg),
             Refusal::Malformed(_) => Self::said(422, msg),
-            Refusal::NotSetUp(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, msg),
-            Refusal::KeyReused => Self::new(StatusCode::UNPROCESSABLE_ENTITY, msg),
-            Refusal::InDoubt => Self::new(StatusCode::CONFLICT, msg),
+            Refusal::NotSetUp(_) => Self::of(StatusCode::SERVICE_UNAVAILABLE, msg),
+            Refusal::KeyReused => Self::of(StatusCode::UNPROCESSABLE_ENTITY, msg),
+            Refusal::InDoubt => Self::of(StatusCode::CONFLICT, msg),
             Refusal::Provider(error) | Refusal::Lost(error) => Self::of_provider(&error, msg),
             Refusal::Store(error) => {
                 if let StoreError::Database(_) = error {
@@ -189,7 +189,7 @@ impl From<Refusal> for Failure {
                 }
                 Self {
                     retry_after: Some(1),
-                    ..Self::new(StatusCode::SERVICE_UNAVAILABLE, msg)
+                    ..Self::of(StatusCode::SERVICE_UNAVAILABLE, msg)
                 }
             }
         }
@@ -199,7 +199,7 @@ impl From<Refusal> for Failure {
 impl From<BytesRejection> for Failure {
     fn from(rejection: BytesRejection) -> Self {
         match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE => Self::of(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "the body is larger than 1 MiB; name pictures by their URLs",
             ),
