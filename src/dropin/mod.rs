@@ -1,7 +1,7 @@
 //! The provider's own API, spoken by us: a caller changes one base URL and keeps every other line.
 //!
-//! What it submits is noted before it goes upstream, with our callback URL in the place of its own ([`submit`]). What it asks
-//! for is answered from what is recorded, with URLs of the stored files, and else by the provider ([`ask`]); what the provider
+//! What it submits is noted before it goes upstream, with our callback URL in the place of its own (`submit`). What it asks
+//! for is answered from what is recorded, with URLs of the stored files, and else by the provider (`ask`); what the provider
 //! tells on the way is recorded like a callback.
 
 use std::collections::BTreeMap;

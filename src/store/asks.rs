@@ -1,7 +1,7 @@
 //! What is open about an outcome, and when the provider is asked about it.
 //!
 //! A row for each outcome that something is open about, whatever that is: the most urgent reason stands in it. It comes
-//! and goes with what it is about, in the same transaction ([`review`]), so that nothing is forgotten and nothing asked
+//! and goes with what it is about, in the same transaction (`review`), so that nothing is forgotten and nothing asked
 //! in vain. It is no lease: there is one who asks, asking does no harm, and an answer names the question it is to.
 
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use reelhook::config::Secret;
-use reelhook::simulate::{CallbackState, Kind, Ledger, LedgerPart, Settings, TaskState};
+use reelhook::simulate::{CallbackState, Family, Kind, Ledger, LedgerPart, Settings, TaskState};
 use serde_json::{Value, json};
 
 use crate::support::{KEY, Provider, TestServer, until, variable};
@@ -181,41 +181,31 @@ async fn one_seed(seed: u64) {
         "seed {seed}: {dropped} were dropped"
     );
 
-    let upgradable = tasks
-        .iter()
-        .filter(|task| task["state"] == "succeeded" && task["files"][0]["role"] == "result");
+    second_wave(&provider, &server, &tasks).await;
+}
+
+/// Some of the finished videos get a 4K version and are extended.
+async fn second_wave(provider: &Provider, server: &TestServer, tasks: &[Value]) {
+    let ledger = provider.simulator.ledger();
     let is_veo = |task: &&Value| {
         let id = task["task_id"].as_str().unwrap();
-        ledger.task(id).unwrap().family == reelhook::simulate::Family::Veo
+        task["state"] == "succeeded" && ledger.task(id).unwrap().family == Family::Veo
     };
-    let chosen = upgradable.filter(is_veo).take(UPGRADES);
+    let chosen = tasks.iter().filter(is_veo).take(UPGRADES);
     let chosen: Vec<&str> = chosen.map(|task| task["task_id"].as_str().unwrap()).collect();
-    upgrade(&provider, &server, &chosen).await;
-    let extensions = extend(&provider, &server, &chosen).await;
+    upgrade(provider, server, &chosen).await;
+    let extensions = extend(provider, server, &chosen).await;
     let ledger = provider.settled().await;
-    for task in settled(&server, &extensions).await {
+    for task in settled(server, &extensions).await {
         let truth = &ledger.task(task["task_id"].as_str().unwrap()).unwrap().parts[0];
-        assert_eq!(
-            of_task(&task, "video"),
-            of_ledger(truth),
-            "seed {seed}: {task:#} {truth:#?}"
-        );
+        assert_eq!(of_task(&task, "video"), of_ledger(truth), "{task:#} {truth:#?}");
     }
     let ids: Vec<String> = chosen.iter().map(|id| (*id).to_owned()).collect();
-    for task in settled(&server, &ids).await {
-        let id = task["task_id"].as_str().unwrap();
-        let truth = ledger.task(id).unwrap();
-        assert_eq!(
-            of_task(&task, "video"),
-            of_ledger(&truth.parts[0]),
-            "seed {seed}: {task:#}"
-        );
+    for task in settled(server, &ids).await {
+        let truth = ledger.task(task["task_id"].as_str().unwrap()).unwrap();
+        assert_eq!(of_task(&task, "video"), of_ledger(&truth.parts[0]), "{task:#}");
         let upgrade = truth.part(Kind::Uhd, 0).unwrap();
-        assert_eq!(
-            of_task(&task, "4k"),
-            of_ledger(upgrade),
-            "seed {seed}: {task:#} {upgrade:#?}"
-        );
+        assert_eq!(of_task(&task, "4k"), of_ledger(upgrade), "{task:#} {upgrade:#?}");
     }
 }
 
