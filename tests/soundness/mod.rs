@@ -1,6 +1,6 @@
 //! What must hold of a database however the server ended: each a claim of what is wrong, and a query that counts it.
 
-pub(crate) const WRONGS: [(&str, &str); 19] = [
+pub(crate) const WRONGS: [(&str, &str); 21] = [
     (
         "downloads, outcomes or deliveries belong to a task that is not there",
         "SELECT (SELECT count(*) FROM downloads WHERE task IS NOT NULL AND task NOT IN (SELECT id FROM tasks))
@@ -104,5 +104,17 @@ pub(crate) const WRONGS: [(&str, &str); 19] = [
         "scrubs are under way beside another, or findings are of none",
         "SELECT (SELECT max(0, count(*) - 1) FROM scrubs WHERE ended_at IS NULL)
               + (SELECT count(*) FROM scrub_findings WHERE scrub NOT IN (SELECT id FROM scrubs))",
+    ),
+    (
+        "stored files cannot be found by their URL, or URLs lead to files that are not stored",
+        "SELECT (SELECT count(*) FROM downloads d WHERE state = 'stored' AND NOT EXISTS (
+                    SELECT 1 FROM stored_urls u WHERE u.url = d.url AND u.download = d.id))
+              + (SELECT count(*) FROM stored_urls u WHERE NOT EXISTS (
+                    SELECT 1 FROM downloads d WHERE d.id = u.download AND d.url = u.url AND d.state = 'stored'))",
+    ),
+    (
+        "submissions were accepted and nobody knows as which task, or are in doubt although that is known",
+        "SELECT count(*) FROM submissions
+         WHERE (state = 'accepted' AND task_id IS NULL) OR (state = 'sent' AND (task_id IS NOT NULL OR answer IS NOT NULL))",
     ),
 ];
