@@ -112,7 +112,11 @@ impl Dropin {
                 .await;
         }
         match (passed, &known) {
-            (Ok(raw), Some(task)) if raw.error().is_some_and(|error| will_pass(&error)) => {
+            (Ok(raw), Some(task))
+                if raw
+                    .error()
+                    .is_some_and(|error| task.state.is_terminal() || will_pass(&error)) =>
+            {
                 Ok(from_store(task, false).unwrap_or_else(|| raw.into()))
             }
             (Ok(raw), _) => Ok(raw.into()),
@@ -135,13 +139,9 @@ impl Dropin {
         if known.is_none() && event.class != OutcomeClass::Success {
             return;
         }
-        let main = known.and_then(TaskRecord::main_outcome);
-        let about = main.and_then(|outcome| {
-            let index = u32::try_from(outcome.index).ok()?;
-            Some((outcome.kind.parse().ok()?, index))
-        });
-        let about = about.unwrap_or_else(|| (Kind::video(), 0));
-        self.enter(caller, task_id, about, Said { event, body }).await;
+        // The record is that of the task itself, whatever upgrades of it are awaited under the same id.
+        let kind = event.kind_by_shape.clone().unwrap_or_else(Kind::video);
+        self.enter(caller, task_id, (kind, 0), Said { event, body }).await;
     }
 
     async fn upgrade_1080p(

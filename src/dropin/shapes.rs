@@ -77,9 +77,13 @@ impl<'a> Told<'a> {
         }
     }
 
-    /// Whether all that the provider could tell is known: it failed, or its files are, and nothing of that waits for the
-    /// provider's confirmation.
+    /// Whether all that the provider could tell is known: the task itself (not only an upgrade that may go by its id) failed,
+    /// or its files are known and none of them waits for the provider's confirmation.
     pub(super) fn is_final(&self) -> bool {
+        let is_upgrade = |outcome: &OutcomeRecord| outcome.kind != Kind::video().as_str();
+        if self.outcome.is_some_and(is_upgrade) {
+            return false;
+        }
         match self.state() {
             State::Pending => false,
             State::Failed => true,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     API_KEY, Answer, Cdn, KEY, Program, Question, Reply, Says, ScriptedProvider, Setup, TOKEN, TestServer,
-    client, failure, mp4, success, until,
+    client, failure, mp4, record, success, until,
 };
 
 const API_TOKEN: &str = "token-of-the-api-0123456789-abcdef";
@@ -315,6 +315,37 @@ async fn a_4k_version_is_awaited_and_one_that_was_made_before_is_taken() {
         (&task["files"][0]["name"], &task["media"]),
         (&json!("4k-2-result-0.mp4"), &json!("stored"))
     );
+}
+
+#[tokio::test]
+async fn the_record_of_a_video_is_not_taken_for_the_upgrade_that_goes_by_its_id() {
+    let (server, upstream) = pair().await;
+    let cdn = Cdn::start().await;
+    let url = |name: &str| cdn.script(name, [Reply::Whole(mp4(1, 2_000))]);
+    let (base, upgraded) = (url("/base.mp4"), url("/4k.mp4"));
+    let finished = json!({"code": 422, "msg": "The video has been generated successfully",
+        "data": {"taskId": "t1", "resultUrls": [upgraded], "imageUrls": null}});
+    upstream.says("veo/get-4k-video", [finished]);
+    submit(&server, "veo/get-4k-video", r#"{"taskId":"t1"}"#)
+        .await
+        .fine();
+    assert_eq!(server.wait_settled("t1").await["files"][0]["kind"], "4k");
+
+    let told = record("t1", &[base]);
+    upstream.says("veo/record-info", [told.clone()]);
+    assert_eq!(ask(&server, "veo/record-info?taskId=t1").await.fine(), told);
+    let task = server.wait_settled("t1").await;
+    let kinds: Vec<_> = task["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|file| &file["kind"])
+        .collect();
+    assert_eq!(kinds, ["4k", "video"]);
+    assert_eq!(task["conflicts"], 0);
+    let ours = ask(&server, "veo/record-info?taskId=t1").await.fine();
+    assert!(link(&ours["data"]["response"]["resultUrls"][0]).contains("/files/result-0.mp4?"));
+    assert_eq!(upstream.asked("veo/record-info").len(), 1);
 }
 
 #[tokio::test]
