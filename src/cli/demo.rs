@@ -6,19 +6,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use serde_json::json;
 use tokio::time::{Interval, MissedTickBehavior, interval};
-use url::Url;
 
 use super::answers::{Task, TaskPage};
 use super::client::Server;
 use super::human::{self, FAINT, STRONG, painted};
 use super::instance::Instance;
-use super::simulate::{Stop, Submitted, Target, Trickle, duration, next_event, random_seed};
+use super::simulate::{Stop, Target, Trickle, duration, next_event, random_seed};
 use super::{Exit, Session};
 use crate::config::{Config, Egress, Reconcile, Secret, Source, SourceName};
 use crate::shutdown::Tasks;
-use crate::simulate::{Family, Faults, Links, Settings, Simulator};
+use crate::simulate::{Faults, Links, Settings, Simulator};
 use crate::telemetry;
 
 /// Arguments of `demo`.
@@ -193,12 +191,12 @@ impl Demo {
         )
     }
 
+    /// Submits to the server, as a client does that was written for the provider: with another base URL.
     fn trickle(&self) -> anyhow::Result<Trickle> {
-        let callback: Url = format!("{}/callbacks/kie", self.url).parse()?;
         Trickle::new(Target {
-            api: self.simulator.url(),
+            api: self.url.clone(),
             key: self.simulator.key().clone(),
-            callback,
+            callback: None,
         })
     }
 
@@ -219,35 +217,13 @@ impl Demo {
                     }
                     continue;
                 }
-                _ = submit.tick() => trickle.next().await.map(Some),
+                _ = submit.tick() => trickle.next().await,
                 Some(event) = next_event(&mut events) => trickle.follow(&event).await,
             };
-            let announced = match submitted {
-                Ok(Some(submitted)) => self.announce(&submitted).await,
-                Ok(None) => Ok(()),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = announced {
+            if let Err(error) = submitted {
                 session.note(&format!("not submitted: {error:#}"));
             }
         }
-    }
-
-    /// Lets the server expect a callback, so that it notices if none comes.
-    async fn announce(&self, submitted: &Submitted) -> anyhow::Result<()> {
-        let family = match submitted.family {
-            Family::Veo | Family::Extend => "veo",
-            Family::Market => "market",
-        };
-        let task = json!({
-            "task_id": submitted.task_id,
-            "source": SourceName::kie(),
-            "kind": submitted.kind.as_str(),
-            "index": 0,
-            "family": family,
-        });
-        self.server.post_json(&["v1", "tasks"], &task).await?;
-        Ok(())
     }
 
     /// The newest tasks of which nothing more is awaited, oldest first.
@@ -333,11 +309,7 @@ fn line(task: &Task) -> String {
         .outcomes
         .iter()
         .any(|outcome| outcome.via.as_deref() == Some("poll"));
-    let how = if asked {
-        "asked for: no callback came"
-    } else {
-        "called back"
-    };
+    let how = if asked { "asked for" } else { "called back" };
     let state = if task.is_stored() { "stored" } else { &task.state };
     format!(
         "{}  {}  {}  {what}  {}",

@@ -14,7 +14,7 @@ mod report;
 mod trickle;
 
 pub(super) use flags::{duration, random_seed};
-pub(super) use trickle::{Submitted, Target, Trickle, next_event};
+pub(super) use trickle::{Target, Trickle, next_event};
 
 /// Arguments of `simulate`.
 #[derive(Debug, clap::Args)]
@@ -93,7 +93,7 @@ fn target(simulator: &Simulator, callback: Url) -> anyhow::Result<Target> {
     Ok(Target {
         api: simulator.url(),
         key: simulator.key().clone(),
-        callback,
+        callback: Some(callback),
     })
 }
 
@@ -144,7 +144,7 @@ impl Watch<'_> {
 }
 
 /// What could not be submitted is said, and the next one tried.
-fn note<T>(submitted: anyhow::Result<T>, session: &mut Session) {
+fn note(submitted: anyhow::Result<()>, session: &mut Session) {
     if let Err(error) = submitted {
         session.note(&format!("not submitted: {error:#}"));
     }

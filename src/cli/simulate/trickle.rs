@@ -10,7 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 use url::Url;
 
 use crate::config::Secret;
-use crate::simulate::{Event, Family, Kind};
+use crate::simulate::{Event, Kind};
 
 /// What the films are said to show.
 const PROMPTS: [&str; 6] = [
@@ -29,8 +29,8 @@ pub(in super::super) struct Target {
     pub(in super::super) api: String,
     /// Its key.
     pub(in super::super) key: Secret,
-    /// The `callBackUrl` of everything submitted.
-    pub(in super::super) callback: Url,
+    /// The `callBackUrl` of everything submitted; none where the API puts in its own.
+    pub(in super::super) callback: Option<Url>,
 }
 
 /// What submits.
@@ -48,14 +48,6 @@ pub(in super::super) struct Trickle {
 enum Then {
     Uhd,
     Extend,
-}
-
-/// A task or upgrade that was taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in super::super) struct Submitted {
-    pub(in super::super) task_id: String,
-    pub(in super::super) kind: Kind,
-    pub(in super::super) family: Family,
 }
 
 impl Trickle {
@@ -81,85 +73,67 @@ impl Trickle {
     }
 
     /// Submits the next task: upright and wide films, some to be upgraded or extended, and jobs of the Market.
-    pub(in super::super) async fn next(&mut self) -> anyhow::Result<Submitted> {
+    pub(in super::super) async fn next(&mut self) -> anyhow::Result<()> {
         let nth = self.made;
         let prompt = PROMPTS[nth % PROMPTS.len()];
-        let (endpoint, family, body) = match nth % 5 {
-            1 => (
-                "veo/generate",
-                Family::Veo,
-                json!({ "prompt": prompt, "model": "veo3_fast", "aspect_ratio": "9:16" }),
-            ),
+        let film = |ratio| json!({ "prompt": prompt, "model": "veo3_fast", "aspect_ratio": ratio });
+        let (endpoint, body) = match nth % 5 {
+            1 => ("veo/generate", film("9:16")),
             3 => (
                 "jobs/createTask",
-                Family::Market,
                 json!({ "model": "veo-3-1", "input": { "prompt": prompt, "duration": 8 } }),
             ),
-            _ => (
-                "veo/generate",
-                Family::Veo,
-                json!({ "prompt": prompt, "model": "veo3_fast", "aspect_ratio": "16:9" }),
-            ),
+            _ => ("veo/generate", film("16:9")),
         };
-        let submitted = self.submit(endpoint, family, body).await?;
+        let answer = self.submit(endpoint, body, Kind::Video).await?;
         self.made += 1;
+        let task_id = answer["taskId"].as_str().context("the answer names no task")?;
         let then = match nth % 5 {
-            2 => Some(Then::Uhd),
-            4 => Some(Then::Extend),
-            _ => None,
+            2 => Then::Uhd,
+            4 => Then::Extend,
+            _ => return Ok(()),
         };
-        if let Some(then) = then {
-            self.then.insert(submitted.task_id.clone(), then);
-        }
-        Ok(submitted)
+        self.then.insert(task_id.to_owned(), then);
+        Ok(())
     }
 
     /// Asks for what is to follow a task that is finished, if anything is.
-    pub(in super::super) async fn follow(&mut self, finished: &Event) -> anyhow::Result<Option<Submitted>> {
+    pub(in super::super) async fn follow(&mut self, event: &Event) -> anyhow::Result<()> {
         let Event::Finished {
             task_id,
             kind: Kind::Video,
             code,
             ..
-        } = finished
+        } = event
         else {
-            return Ok(None);
+            return Ok(());
         };
-        let Some(then) = self.then.remove(task_id).filter(|_| *code == 200) else {
-            return Ok(None);
-        };
-        let submitted = match then {
-            Then::Uhd => self.upgrade(task_id).await?,
-            Then::Extend => {
+        let (endpoint, body, kind) = match self.then.remove(task_id) {
+            Some(Then::Uhd) if *code == 200 => (
+                "veo/get-4k-video",
+                json!({ "taskId": task_id, "index": 0 }),
+                Kind::Uhd,
+            ),
+            Some(Then::Extend) if *code == 200 => {
                 let body = json!({ "taskId": task_id, "prompt": "and then the sun comes out" });
-                self.submit("veo/extend", Family::Extend, body).await?
+                ("veo/extend", body, Kind::Video)
             }
+            _ => return Ok(()),
         };
-        Ok(Some(submitted))
+        self.submit(endpoint, body, kind).await?;
+        Ok(())
     }
 
-    async fn upgrade(&self, task_id: &str) -> anyhow::Result<Submitted> {
-        let mut callback = self.target.callback.clone();
-        // The callback itself does not say what it is about.
-        callback.query_pairs_mut().append_pair("kind", Kind::Uhd.as_str());
-        let body = json!({ "taskId": task_id, "index": 0, "callBackUrl": callback });
-        self.post("veo/get-4k-video", &body).await?;
-        Ok(Submitted {
-            task_id: task_id.to_owned(),
-            kind: Kind::Uhd,
-            family: Family::Veo,
-        })
-    }
-
-    async fn submit(&self, endpoint: &str, family: Family, mut body: Value) -> anyhow::Result<Submitted> {
-        body["callBackUrl"] = json!(self.target.callback);
-        let data = self.post(endpoint, &body).await?;
-        let task_id = data["taskId"].as_str().context("the answer names no task")?;
-        Ok(Submitted {
-            task_id: task_id.to_owned(),
-            kind: Kind::Video,
-            family,
-        })
+    async fn submit(&self, endpoint: &str, mut body: Value, kind: Kind) -> anyhow::Result<Value> {
+        if let Some(callback) = &self.target.callback {
+            let mut callback = callback.clone();
+            if kind != Kind::Video {
+                // The callback itself does not say what it is about.
+                callback.query_pairs_mut().append_pair("kind", kind.as_str());
+            }
+            body["callBackUrl"] = json!(callback);
+        }
+        self.post(endpoint, &body).await
     }
 
     async fn post(&self, endpoint: &str, body: &Value) -> anyhow::Result<Value> {
