@@ -90,6 +90,7 @@ impl Instance {
             pause: downloader.pause(),
             scrubber: scrubber.clone(),
             dropin: ground.dropin(config, (file_urls.clone(), apis.clone())),
+            apis: apis.clone(),
             file_urls,
             store: ground.store,
             storage: ground.storage,

@@ -1,5 +1,6 @@
 //! The server: one route table, one file per resource, and the only place that knows status codes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::download::{Pause, Progress};
 use crate::dropin::Dropin;
 use crate::file_urls::FileUrls;
 use crate::ingest::{Ingest, Memory};
+use crate::provider_api::ProviderApi;
 use crate::scrub::Scrubber;
 use crate::shutdown::Tasks;
 use crate::storage::Storage;
@@ -67,6 +69,8 @@ pub struct Parts {
     pub storage: Storage,
     /// Speaks the provider's API.
     pub dropin: Dropin,
+    /// Tell which providers are left alone, and why; by the name of their source.
+    pub apis: Live<BTreeMap<String, ProviderApi>>,
     /// Judges URLs of files.
     pub file_urls: FileUrls,
     /// Reads stored files again.

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::App;
 use super::problem::{Path, Problem};
 use super::scrub;
-use super::views::{Seen, TaskView};
+use super::views::{Seen, TaskView, apis_paused};
 use crate::clock::{parse_rfc3339, rfc3339};
 use crate::provider::{Kind, TaskId};
 use crate::retention::remove_task;
@@ -326,7 +326,7 @@ pub(super) async fn stats(State(app): State<App>) -> Result<Response, Problem> {
         "paused_code": paused.map(|reason| reason.code),
         "paused_since": paused.map(|reason| rfc3339(reason.since)),
         "repaired": counts.repaired,
-        "asks": {"open": counts.asks},
+        "asks": {"open": counts.asks, "paused": apis_paused(&app)},
         "scrub": scrub::summary(&app).await?,
     });
     Ok(Json(answer).into_response())

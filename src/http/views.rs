@@ -1,6 +1,7 @@
 //! The JSON of the API: one struct for each thing, in the order in which the fields are documented.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -14,6 +15,7 @@ use crate::clock::{Millis, rfc3339};
 use crate::download::Progress;
 use crate::ingest::Sources;
 use crate::provider::encoding::beginning;
+use crate::provider_api::ProviderApi;
 use crate::store::deliveries::{DeliveryRecord, LISTED_BODY_BYTES};
 use crate::store::tasks::{AskRecord, FileRecord, OutcomeRecord, TaskRecord};
 
@@ -126,6 +128,32 @@ pub(super) struct Seen<'a> {
     paused: Option<String>,
     /// Decide whether anybody can be asked.
     sources: Arc<Sources>,
+    /// Of these sources nobody is asked at the moment.
+    apis_paused: BTreeMap<String, ApiPause>,
+}
+
+/// Why a provider's API is left alone, and until when.
+#[derive(Debug, Serialize)]
+pub(super) struct ApiPause {
+    code: &'static str,
+    detail: String,
+    since: String,
+    until: String,
+}
+
+/// The sources whose provider is left alone as a whole.
+pub(super) fn apis_paused(app: &App) -> BTreeMap<String, ApiPause> {
+    let of = |(source, api): (&String, &ProviderApi)| {
+        let pause = api.pause().filter(|pause| pause.endpoint.is_none())?;
+        let pause = ApiPause {
+            code: pause.code,
+            detail: pause.detail,
+            since: rfc3339(pause.since),
+            until: rfc3339(pause.until),
+        };
+        Some((source.clone(), pause))
+    };
+    app.apis.now().iter().filter_map(of).collect()
 }
 
 impl<'a> Seen<'a> {
@@ -135,6 +163,7 @@ impl<'a> Seen<'a> {
             progress: &app.progress,
             paused: app.pause.reason().map(|reason| reason.detail),
             sources: app.ingest.sources(),
+            apis_paused: apis_paused(app),
         }
     }
 
@@ -268,9 +297,16 @@ impl<'a> FileView<'a> {
 impl<'a> AskView<'a> {
     fn of(source: &str, ask: &'a AskRecord, seen: &Seen<'_>) -> Self {
         let mute = seen.cannot_ask(source);
-        let note = ask.note.as_ref().map(|(code, detail)| NoteView {
+        let own = ask.note.as_ref().map(|(code, detail)| NoteView {
             code,
             detail: Cow::Borrowed(detail),
+        });
+        let note = own.or_else(|| {
+            let pause = seen.apis_paused.get(source)?;
+            Some(NoteView {
+                code: pause.code,
+                detail: Cow::Owned(pause.detail.clone()),
+            })
         });
         Self {
             kind: &ask.kind,

@@ -544,7 +544,7 @@ async fn stats_count_tasks_files_and_bytes() {
     assert_eq!(
         stats,
         json!({"tasks": {"succeeded": 1, "failed": 1}, "files": {"stored": 1, "failed": 1},
-            "oldest_queued_at": null, "stored_bytes": 1000, "paused": null, "paused_code": null, "paused_since": null, "repaired": 0, "asks": {"open": {}}, "scrub": null})
+            "oldest_queued_at": null, "stored_bytes": 1000, "paused": null, "paused_code": null, "paused_since": null, "repaired": 0, "asks": {"open": {}, "paused": {}}, "scrub": null})
     );
 }
 
@@ -585,12 +585,12 @@ async fn what_the_provider_is_asked_is_shown_and_why_nobody_can_be() {
     assert_eq!(listed["tasks"][0]["asking"][0]["reason"], "silent");
     assert_eq!(server.task("done").await["asking"], json!([]));
     let stats = server.get("/v1/stats").await.fine();
-    assert_eq!(stats["asks"], json!({"open": {"silent": 1, "held": 1}}));
+    assert_eq!(stats["asks"], json!({"open": {"silent": 1, "held": 1}, "paused": {}}));
     for (task_id, source) in [("asked", "paid"), ("mute", "mute")] {
         let told = server.callback_to(source, &failure(task_id));
         told.signed(KEY).send().await.taken();
     }
-    assert_eq!(server.get("/v1/stats").await.fine()["asks"], json!({"open": {}}));
+    assert_eq!(server.get("/v1/stats").await.fine()["asks"], json!({"open": {}, "paused": {}}));
 }
 
 #[tokio::test]

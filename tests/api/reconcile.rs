@@ -523,6 +523,16 @@ async fn every_way_to_be_refused_is_told_apart_and_none_is_a_hot_loop() {
         let (asked, began) = (provider.all_asked(), std::time::Instant::now());
         // Somebody waits for it meanwhile: nothing changes for half a second.
         server.get("/v1/tasks/t1?wait=500ms").await.fine();
+        if matches!(code, "unauthorized" | "rate_limited") {
+            expect(&server, json!({"task_id": "t2"})).await;
+            let another = server.task("t2").await["asking"][0].clone();
+            assert_eq!(
+                (&another["asks"], &another["note"]["code"]),
+                (&json!(0), &json!(code))
+            );
+            let stats = server.get("/v1/stats").await.fine();
+            assert_eq!(stats["asks"]["paused"]["kie"]["code"], code, "{stats}");
+        }
         let more = provider.all_asked() - asked;
         assert!(
             began.elapsed() >= Duration::from_millis(400) && more <= 6,
