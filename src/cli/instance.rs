@@ -99,9 +99,7 @@ impl Instance {
             settings: http_settings(config),
         });
         listeners.serve(config, &app, certificate, &tasks);
-        if let Media::Bucket(_) = config.media() {
-            tasks.spawn(try_bucket(storage_to_try, tasks.clone()));
-        }
+        tasks.spawn(try_bucket(config.media(), storage_to_try, tasks.clone()));
         tasks.spawn(downloader.run());
         tasks.spawn(retention.run());
         tasks.spawn(scrubber.run());
@@ -284,7 +282,10 @@ pub(super) fn existing_storage_of(config: &Config, tasks: &Tasks) -> anyhow::Res
 
 /// Says at once what is wrong with the bucket, if anything is. No reason not to start: callbacks are taken all the same, and
 /// the downloads wait.
-async fn try_bucket(storage: Storage, tasks: Tasks) {
+async fn try_bucket(media: Media, storage: Storage, tasks: Tasks) {
+    if matches!(media, Media::Directory(_)) {
+        return;
+    }
     let tried = tokio::select! {
         tried = storage.probe() => tried,
         () = tasks.draining() => return,

@@ -585,12 +585,18 @@ async fn what_the_provider_is_asked_is_shown_and_why_nobody_can_be() {
     assert_eq!(listed["tasks"][0]["asking"][0]["reason"], "silent");
     assert_eq!(server.task("done").await["asking"], json!([]));
     let stats = server.get("/v1/stats").await.fine();
-    assert_eq!(stats["asks"], json!({"open": {"silent": 1, "held": 1}, "paused": {}}));
+    assert_eq!(
+        stats["asks"],
+        json!({"open": {"silent": 1, "held": 1}, "paused": {}})
+    );
     for (task_id, source) in [("asked", "paid"), ("mute", "mute")] {
         let told = server.callback_to(source, &failure(task_id));
         told.signed(KEY).send().await.taken();
     }
-    assert_eq!(server.get("/v1/stats").await.fine()["asks"], json!({"open": {}, "paused": {}}));
+    assert_eq!(
+        server.get("/v1/stats").await.fine()["asks"],
+        json!({"open": {}, "paused": {}})
+    );
 }
 
 #[tokio::test]
