@@ -134,23 +134,36 @@ pub enum CallbackState {
     Failed,
 }
 
-pub(super) fn of(simulator: &Simulator) -> Ledger {
+/// How much of it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// All but the files, which would have to be made for their checksums.
+    Outline,
+    /// All.
+    Files,
+}
+
+pub(super) fn of(simulator: &Simulator, detail: Detail) -> Ledger {
     let book = simulator.book();
     Ledger {
         seed: simulator.0.settings.seed,
         credits: book.credits,
         requests: book.requests.clone(),
         answers: book.answers.clone(),
-        tasks: book.tasks.values().map(|task| simulator.entry(task)).collect(),
+        tasks: book
+            .tasks
+            .values()
+            .map(|task| simulator.entry(task, detail))
+            .collect(),
     }
 }
 
 impl Simulator {
-    fn entry(&self, task: &Task) -> LedgerTask {
+    fn entry(&self, task: &Task, detail: Detail) -> LedgerTask {
         let parts: Vec<LedgerPart> = task
             .parts
             .iter()
-            .map(|part| self.part_entry(task, part))
+            .map(|part| self.part_entry(task, part, detail))
             .collect();
         LedgerTask {
             task_id: task.id.clone(),
@@ -160,14 +173,14 @@ impl Simulator {
         }
     }
 
-    fn part_entry(&self, task: &Task, part: &Part) -> LedgerPart {
+    fn part_entry(&self, task: &Task, part: &Part, detail: Detail) -> LedgerPart {
         let (state, code, msg) = match part.state(self.0.clock.now()) {
             State::Generating => (TaskState::Generating, None, None),
             State::Succeeded => (TaskState::Succeeded, Some(200), None),
             State::Failed(mishap) => (TaskState::Failed, Some(mishap.code), Some(mishap.msg.to_owned())),
         };
         let files = match state {
-            TaskState::Succeeded => self.file_entries(task, part),
+            TaskState::Succeeded if detail == Detail::Files => self.file_entries(task, part),
             _ => Vec::new(),
         };
         LedgerPart {

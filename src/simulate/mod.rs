@@ -34,6 +34,7 @@ use crate::shutdown::Tasks;
 use callbacks::Timetable;
 use dice::Dice;
 use files::Films;
+use ledger::Detail;
 use limits::Limits;
 use tasks::Book;
 
@@ -196,7 +197,12 @@ impl Simulator {
     /// What everything came to so far. Computes the checksum of every file there is when it is first asked, which takes
     /// its time with many.
     pub fn ledger(&self) -> Ledger {
-        ledger::of(self)
+        ledger::of(self, Detail::Files)
+    }
+
+    /// The ledger without any files, which is there at once.
+    pub fn outline(&self) -> Ledger {
+        ledger::of(self, Detail::Outline)
     }
 
     /// What happens from now on.

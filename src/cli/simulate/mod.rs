@@ -82,7 +82,7 @@ pub(super) async fn run(args: Args, session: &mut Session) -> anyhow::Result<Exi
         .until_interrupted(&mut trickle, (most, every), session)
         .await?;
     tasks.drain(GRACE).await;
-    session.print(&report::ending(&simulator.ledger(), json))?;
+    session.print(&report::ending(&simulator.outline(), json))?;
     Ok(Exit::Fine)
 }
 
