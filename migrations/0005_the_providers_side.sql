@@ -1,14 +1,15 @@
 -- What the provider is asked, and what is submitted to it through us.
 
 -- Outcomes that something is open about: the queue of what to ask the provider, by when. What is open is seen from the
--- rows it is about: a pending outcome, open conflicts, files that are held or want another URL. Two reasons stand here
--- only: a stale callback, and the whole film that an extension belongs to, which only the provider's record names.
+-- rows it is about: a pending outcome, open conflicts, files that are held or want another URL. Three reasons stand here
+-- only: a stale callback, a failure to be confirmed, and the whole film that an extension belongs to, which only the
+-- provider's record names.
 CREATE TABLE asks (
     task      INTEGER NOT NULL,
     kind      TEXT    NOT NULL,
     idx       INTEGER NOT NULL,
     source    TEXT    NOT NULL,
-    reason    TEXT    NOT NULL,                 -- silent, stale, conflict, held, needs_url or full
+    reason    TEXT    NOT NULL,                 -- silent, full, unconfirmed, stale, needs_url, held or conflict
     since     INTEGER NOT NULL,                 -- since when: the waits grow with it, until it is given up
     ask_at    INTEGER,                          -- not before; NULL: no more
     asks      INTEGER NOT NULL,                 -- how often it was asked; an answer says which question it answers
@@ -17,7 +18,8 @@ CREATE TABLE asks (
     note      TEXT,                             -- and a sentence
     PRIMARY KEY (task, kind, idx)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX asks_due ON asks (source, ask_at) WHERE ask_at IS NOT NULL;
+-- Silent tasks may be many: what is urgent does not wait behind them.
+CREATE INDEX asks_due ON asks (source, (reason = 'silent'), ask_at) WHERE ask_at IS NOT NULL;
 
 -- Set where somebody announced it: asking for a 4K upgrade that nobody ordered would order one.
 ALTER TABLE outcomes ADD COLUMN ordered INTEGER;
@@ -28,7 +30,7 @@ INSERT INTO counters (name, value) VALUES ('repaired', 0);
 
 -- Open questions are counted by reason. An ordinary callback leaves none.
 INSERT INTO counters (name, value)
-VALUES ('asks.silent', 0), ('asks.conflict', 0), ('asks.held', 0), ('asks.needs_url', 0), ('asks.stale', 0), ('asks.full', 0);
+VALUES ('asks.silent', 0), ('asks.conflict', 0), ('asks.held', 0), ('asks.needs_url', 0), ('asks.stale', 0), ('asks.full', 0), ('asks.unconfirmed', 0);
 CREATE TRIGGER asks_come AFTER INSERT ON asks
 BEGIN
     UPDATE counters SET value = value + 1 WHERE name = 'asks.' || NEW.reason;

@@ -71,7 +71,7 @@ impl Instance {
         let (addr, api_addr) = (listeners.addr()?, listeners.api_addr()?);
         let certificate_again = Arc::new(Notify::new());
         let certificate = Certificate::of(config, &data, clock.clone(), certificate_again.clone())?;
-        let apis = Live::new(apis(config, &clock)?);
+        let apis = Live::new(apis(config, &clock, &Apis::new())?);
         let storage_to_try = storage.clone();
         let ground = Ground {
             store,
@@ -124,7 +124,7 @@ impl Instance {
     pub fn reload(&self, config: &Config) {
         self.app.ingest.replace_sources(config.sources.clone());
         self.rules.replace(rules(config));
-        match apis(config, &self.clock) {
+        match apis(config, &self.clock, &self.apis.now()) {
             Ok(apis) => {
                 self.apis.replace(apis);
                 self.app.store.asks_due().notify_one();
@@ -360,8 +360,9 @@ fn download_limits(config: &Config) -> Limits {
     }
 }
 
-/// The providers that can be asked: those of the sources that have an API key.
-fn apis(config: &Config, clock: &Clock) -> anyhow::Result<Apis> {
+/// The providers that can be asked: those of the sources that have an API key. One in `former` that is set as before stays,
+/// with what it knows of limits and pauses.
+fn apis(config: &Config, clock: &Clock, former: &Apis) -> anyhow::Result<Apis> {
     let with_key = config.sources.iter().filter_map(|(name, source)| {
         let key = source.api_key.clone()?;
         Some((name, source, key))
@@ -374,6 +375,10 @@ fn apis(config: &Config, clock: &Clock) -> anyhow::Result<Apis> {
             submissions_per_10s: source.api_submissions,
             timeout: API_TIMEOUT,
         };
+        let known = former.get(name.as_str()).filter(|api| api.is_of(&settings));
+        if let Some(known) = known {
+            return Ok((name.to_string(), known.clone()));
+        }
         let api = ProviderApi::new(settings, clock.clone())
             .with_context(|| format!("the API of source {name} cannot be used"))?;
         Ok((name.to_string(), api))

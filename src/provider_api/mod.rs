@@ -46,7 +46,7 @@ const SECOND_TRY_AFTER: Duration = Duration::from_millis(250);
 const SOON: Duration = Duration::from_secs(5);
 
 /// How one provider is reached and how often it may be asked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Where its API lies: `/api/v1/` is added.
     pub base: Url,
@@ -138,8 +138,8 @@ struct Inner {
     breaker: Breaker,
     queries: Limit,
     submissions: Limit,
-    /// The longest wait for a turn.
-    patience: Duration,
+    /// How it was set up; its time-out is the longest wait for a turn, too.
+    settings: Settings,
 }
 
 impl ProviderApi {
@@ -147,14 +147,13 @@ impl ProviderApi {
     pub fn new(settings: Settings, clock: Clock) -> Result<Self, ApiError> {
         let queries = Limit::new(settings.queries_per_second, Duration::from_secs(1));
         let submissions = Limit::new(settings.submissions_per_10s, Duration::from_secs(10));
-        let patience = settings.timeout;
-        let wire = Wire::new(settings, clock.clone())?;
+        let wire = Wire::new(settings.clone(), clock.clone())?;
         Ok(Self(Arc::new(Inner {
             breaker: Breaker::new(wire.host().to_owned(), clock),
             wire,
             queries,
             submissions,
-            patience,
+            settings,
         })))
     }
 
@@ -162,6 +161,11 @@ impl ProviderApi {
     /// [`ApiError::Paused`].
     pub fn pause(&self) -> Option<Pause> {
         self.0.breaker.pause(Instant::now())
+    }
+
+    /// Whether it is a client of these settings.
+    pub fn is_of(&self, settings: &Settings) -> bool {
+        self.0.settings == *settings
     }
 
     /// What the provider's record says of a task.
@@ -258,7 +262,7 @@ impl ProviderApi {
             Lane::Submission => &self.0.submissions,
         };
         breaker.check(errand, Instant::now())?;
-        let mut turn = limit.turn(self.0.patience).await?;
+        let mut turn = limit.turn(self.0.settings.timeout).await?;
         // Again: the one before may have come back with a reason to pause.
         let entered = Instant::now();
         breaker.enter(errand, entered)?;

@@ -18,7 +18,7 @@ use crate::config::Live;
 use crate::provider::{Event, Kind};
 use crate::provider_api::{Answer, ApiError, Class, Family, ProviderApi};
 use crate::shutdown::Tasks;
-use crate::store::asks::{Ask, FreshLink, Note, Reason, Then};
+use crate::store::asks::{Ask, EVERY_4K, FreshLink, Note, Reason, Then};
 use crate::store::record::{Content, NewDelivery, Verified, Via};
 use crate::store::{Store, StoreError};
 use crate::worker;
@@ -29,9 +29,6 @@ use pace::Turns;
 
 /// How long a fresh link opens, by the page of download-url.
 const LINK_LIFETIME: Duration = Duration::from_mins(20);
-
-/// The least time between two requests for the same 4K video, as its page recommends.
-const EVERY_4K: Duration = Duration::from_secs(30);
 
 /// When what came up while a question was under way is asked about.
 const SOON: Duration = Duration::from_secs(1);
@@ -68,19 +65,29 @@ pub struct Reconciler {
 enum Came {
     /// The answer is recorded, and nothing of what was asked is open any more.
     Answered,
-    /// No answer yet.
-    Open {
+    /// The provider answered, and knows no end yet. After long enough that is given up.
+    Open(Note),
+    /// There is no answer.
+    Trouble {
         note: Note,
         /// What the provider asked to be left in peace for.
         not_before: Duration,
     },
-    /// There never will be one.
+    /// Nothing was sent, as the provider is left alone for so long.
+    Unsent(Duration),
+    /// Nobody can be asked this.
+    Mute(Note),
+    /// There never will be an answer.
     Never(Note),
 }
 
 impl Came {
-    fn open(code: &'static str, detail: impl Into<String>) -> Self {
-        Self::Open {
+    fn mute(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::Mute(note(code, detail))
+    }
+
+    fn trouble(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::Trouble {
             note: note(code, detail),
             not_before: Duration::ZERO,
         }
@@ -89,16 +96,24 @@ impl Came {
 
 impl From<ApiError> for Came {
     fn from(error: ApiError) -> Self {
-        Self::Open {
-            note: note(error.code(), error.to_string()),
-            not_before: error.retry_after().unwrap_or_default(),
+        match error {
+            // What is asked of a provider that is left alone was told by whoever found out.
+            ApiError::Paused { retry_after, .. } | ApiError::Busy { retry_after } => {
+                Self::Unsent(retry_after)
+            }
+            // Asking again could order, and cost, again.
+            ApiError::Garbled { costs: true, .. } => Self::Never(note(error.code(), error.to_string())),
+            error => Self::Trouble {
+                note: note(error.code(), error.to_string()),
+                not_before: error.retry_after().unwrap_or_default(),
+            },
         }
     }
 }
 
 impl From<StoreError> for Came {
     fn from(error: StoreError) -> Self {
-        Self::open(
+        Self::trouble(
             "not_recorded",
             format!("the answer could not be recorded: {error}"),
         )
@@ -134,7 +149,7 @@ impl Reconciler {
     /// The question of a source that is to be asked first and is not being asked.
     async fn first(&self, source: &str) -> Result<Option<Ask>, StoreError> {
         let under_way = self.with_turns(source, |turns| turns.under_way.clone());
-        self.store.next_ask(source, &under_way).await
+        self.store.next_ask(source, &under_way, self.clock.now()).await
     }
 
     /// How long a source is left alone, whatever is due; `None` for until a turn ends.
@@ -158,14 +173,21 @@ impl Reconciler {
 
     async fn ask(&self, api: &ProviderApi, ask: &Ask) -> (Came, Option<Family>) {
         let is_upgrade = [Kind::four_k(), Kind::full_hd()].contains(&ask.about.kind);
-        if is_upgrade && ask.reason == Reason::NeedsUrl {
-            return (self.refresh_links(api, ask).await, None);
-        }
-        let (answer, family) = match self.question(api, ask).await {
-            Ok(answer) => answer,
-            Err(came) => return (came, None),
+        let (came, family) = if is_upgrade && ask.reason == Reason::NeedsUrl {
+            (Came::Answered, None)
+        } else {
+            match self.question(api, ask).await {
+                Ok((answer, family)) => (self.take(ask, answer).await, family),
+                Err(came) => (came, None),
+            }
         };
-        (self.take(api, ask, answer).await, family)
+        // Whatever the record says or does not: a fresh link may be had.
+        match self.refresh_links(api, ask).await {
+            Ok(0) => (came, family),
+            Ok(_) if ask.reason == Reason::NeedsUrl => (Came::Answered, family),
+            Ok(_) => (came, family),
+            Err(trouble) => (trouble, family),
+        }
     }
 
     /// Puts the question that tells about the outcome; with the answer, which family the task turned out to be of.
@@ -174,13 +196,13 @@ impl Reconciler {
         if ask.about.kind == Kind::full_hd() {
             return Ok((api.get_1080p_video(task_id, index).await?, None));
         }
-        if ask.about.kind == Kind::four_k() {
-            // The question is the order: where nobody ordered one, it would cost.
-            if !self.store.is_ordered(&ask.about).await? {
-                return Err(Came::open(
+        if ask.about.kind == Kind::four_k() && ask.family.as_deref() != Some(UPGRADE) {
+            // The question is the order: where nobody ordered one, or it ended, it would cost.
+            if !self.store.is_awaited(&ask.about).await? {
+                return Err(Came::mute(
                     "not_ordered",
-                    "asking for a 4K video that was not announced might order one: announce it with POST /v1/tasks \
-                     (kind 4k), or settle it with `reelhook deliveries accept`",
+                    "asking for a 4K video that is not awaited might order another: announce it with POST /v1/tasks \
+                     (kind 4k) if it was ordered, or settle it with `reelhook deliveries accept`",
                 ));
             }
             return Ok((api.get_4k_video(task_id, index).await?, None));
@@ -188,9 +210,12 @@ impl Reconciler {
         match ask.family.as_deref() {
             Some(name) => {
                 let family = family_of(name).ok_or_else(|| {
-                    Came::open(
+                    Came::mute(
                         "no_query",
-                        format!("the provider cannot be asked about tasks of the family {name}"),
+                        format!(
+                            "the provider cannot be asked about tasks of the family {name}{}",
+                            way_out(ask)
+                        ),
                     )
                 })?;
                 Ok((api.record(family, task_id).await?, None))
@@ -200,27 +225,26 @@ impl Reconciler {
     }
 
     /// Acts on an answer.
-    async fn take(&self, api: &ProviderApi, ask: &Ask, answer: Answer) -> Came {
+    async fn take(&self, ask: &Ask, answer: Answer) -> Came {
         match answer {
-            Answer::Ended { event, body, .. } => {
-                if let Err(error) = self.record(ask, event, body).await {
-                    return error.into();
-                }
-                self.refresh_links(api, ask).await
-            }
+            Answer::Ended { event, body, .. } => match self.record(ask, event, body).await {
+                Ok(()) => Came::Answered,
+                Err(error) => error.into(),
+            },
             Answer::Running { msg, .. } => {
                 let said = quoted(&msg);
-                Came::open("running", format!("the provider is still at it{said}"))
+                Came::Open(note("running", format!("the provider is still at it{said}")))
             }
             Answer::Unknown { msg, forever } => {
-                let said = quoted(&msg);
-                let note = note("unknown", format!("the provider has no record of it{said}"));
+                let (said, way_out) = (quoted(&msg), way_out(ask));
+                let note = note(
+                    "unknown",
+                    format!("the provider has no record of it{said}{way_out}"),
+                );
                 if forever {
-                    return Came::Never(note);
-                }
-                Came::Open {
-                    note,
-                    not_before: Duration::ZERO,
+                    Came::Never(note)
+                } else {
+                    Came::Open(note)
                 }
             }
         }
@@ -270,13 +294,10 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Gives every file whose link expired a fresh one, or has it wait no longer.
-    async fn refresh_links(&self, api: &ProviderApi, ask: &Ask) -> Came {
-        let links = match self.store.dead_links(&ask.about).await {
-            Ok(links) => links,
-            Err(error) => return error.into(),
-        };
-        for link in links {
+    /// Gives every file whose link expired a fresh one, or has it wait no longer; how many there were.
+    async fn refresh_links(&self, api: &ProviderApi, ask: &Ask) -> Result<usize, Came> {
+        let links = self.store.dead_links(&ask.about).await?;
+        for link in &links {
             let fresh = match api.download_url(&link.url).await {
                 Ok(url) => FreshLink::Link {
                     url,
@@ -284,13 +305,11 @@ impl Reconciler {
                 },
                 // No other answer is to be had for this URL.
                 Err(error) if error.class() == Class::Final => FreshLink::None,
-                Err(error) => return error.into(),
+                Err(error) => return Err(error.into()),
             };
-            if let Err(error) = self.store.refresh_link(&link, fresh).await {
-                return error.into();
-            }
+            self.store.refresh_link(link, fresh).await?;
         }
-        Came::Answered
+        Ok(links.len())
     }
 
     /// When to ask again, if at all.
@@ -305,19 +324,30 @@ impl Reconciler {
         let after = |wait: Duration| now.saturating_add(millis(wait));
         let wait = pace::wait(age, every);
         match came {
-            // What is open now came up while the question was under way.
+            // What is open now came up while the question was under way, unless that goes on.
             Came::Answered => Then::Answered {
-                at: after(every.min(SOON)),
+                at: after(if ask.asks == 0 { every.min(SOON) } else { wait }),
                 note: note("answered", "the provider answered"),
             },
             Came::Never(note) => Then::GivenUp { note },
-            Came::Open { note, .. } if age >= self.settings.give_up_after && ask.asks > 0 => Then::GivenUp {
+            Came::Unsent(pause) => Then::Later {
+                at: after(pause.max(SOON)),
+            },
+            Came::Mute(note) => Then::Again {
+                at: after(pace::LONGEST),
+                note,
+            },
+            Came::Open(note) if age >= self.settings.give_up_after => Then::GivenUp {
                 note: Note {
                     code: "given_up",
                     detail: format!("asked for {}, in vain; at last: {}", days(age), note.detail),
                 },
             },
-            Came::Open { note, not_before } => Then::Again {
+            Came::Open(note) => Then::Again {
+                at: after(wait),
+                note,
+            },
+            Came::Trouble { note, not_before } => Then::Again {
                 at: after(wait.max(not_before)),
                 note,
             },
@@ -325,9 +355,7 @@ impl Reconciler {
     }
 
     async fn settle(&self, ask: &Ask, came: Came, family: Option<Family>) {
-        if let Came::Open { note, .. } = &came
-            && !matches!(note.code, "running" | "unknown")
-        {
+        if let Came::Trouble { note, .. } = &came {
             tracing::warn!(
                 source = ask.source,
                 task.id = %ask.task_id,
@@ -358,23 +386,43 @@ impl Reconciler {
     }
 }
 
-/// Nobody told the family: the record that knows the task tells.
+/// Nobody told the family: the record that knows the task tells. An endpoint that is in trouble does not hide the other.
 async fn of_unknown_family(api: &ProviderApi, ask: &Ask) -> Result<(Answer, Option<Family>), Came> {
-    let mut last = None;
+    let mut trouble = None;
+    let mut unknown = None;
     for family in [Family::Veo, Family::Market] {
-        match api.record(family, &ask.task_id).await? {
-            unknown @ Answer::Unknown { .. } => last = Some(unknown),
-            known => return Ok((known, Some(family))),
+        match api.record(family, &ask.task_id).await {
+            Ok(Answer::Unknown { msg, forever }) => {
+                let forever = forever && !matches!(unknown, Some(Answer::Unknown { forever: false, .. }));
+                unknown = Some(Answer::Unknown { msg, forever });
+            }
+            Ok(known) => return Ok((known, Some(family))),
+            Err(error) => trouble = trouble.or(Some(error)),
         }
     }
-    Ok((last.expect("two were asked"), None))
+    match (trouble, unknown) {
+        (Some(error), _) => Err(error.into()),
+        (None, unknown) => Ok((unknown.expect("two were asked"), None)),
+    }
 }
+
+/// The family of 4K upgrades that are tasks of their own: they have a record, as any task.
+const UPGRADE: &str = "veo-4k";
 
 /// The family by the name that a task was announced with.
 fn family_of(name: &str) -> Option<Family> {
     match name {
-        "veo-extend" => Some(Family::Veo),
+        "veo-extend" | UPGRADE => Some(Family::Veo),
         name => name.parse().ok(),
+    }
+}
+
+/// What a person can do about files that wait for an answer that may never come.
+fn way_out(ask: &Ask) -> &'static str {
+    if ask.reason == Reason::Held {
+        "; `reelhook deliveries accept` has the files fetched all the same, and confirm = false those of later callbacks"
+    } else {
+        ""
     }
 }
 
@@ -451,7 +499,7 @@ impl worker::Queue for Reconciler {
     }
 
     async fn after_panic(&self, ask: Ask) {
-        let came = Came::open(
+        let came = Came::trouble(
             "internal",
             "the answer made this program stumble; please report it",
         );

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::store::asks::About;
 
 /// The longest wait between two questions about the same.
-const LONGEST: Duration = Duration::from_hours(6);
+pub(super) const LONGEST: Duration = Duration::from_hours(6);
 
 /// Questions to one source under way at one time: one that hangs does not hold up the others.
 const AT_ONCE: usize = 4;

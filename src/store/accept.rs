@@ -11,7 +11,7 @@ use crate::clock::Millis;
 use crate::provider::encoding::decoded;
 use crate::provider::payload::Document;
 use crate::provider::rules::{Claim, State};
-use crate::provider::{Event, Kind};
+use crate::provider::{Event, Kind, OutcomeClass};
 
 /// What came of accepting a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +146,11 @@ fn winner(delivery: i64, row: &Row<'_>) -> rusqlite::Result<Option<Winner>> {
     let Ok(document) = Document::parse(&body) else {
         return Ok(None);
     };
+    let event = document.event();
+    // What waits to be confirmed is the files of a success.
+    if !conflict && event.class != OutcomeClass::Success {
+        return Ok(None);
+    }
     Ok(Some(Winner {
         delivery,
         conflict,
@@ -154,7 +159,7 @@ fn winner(delivery: i64, row: &Row<'_>) -> rusqlite::Result<Option<Winner>> {
         kind: parsed(row, 3)?,
         index: row.get(4)?,
         received_at: row.get(5)?,
-        event: document.event(),
+        event,
     }))
 }
 

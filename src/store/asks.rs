@@ -20,6 +20,9 @@ use crate::clock::{Millis, millis};
 use crate::provider::rules::{State, digest};
 use crate::provider::{Failure, Kind, OutcomeClass, TaskId};
 
+/// The least time between two requests for the same 4K video, as its page recommends.
+pub const EVERY_4K: Duration = Duration::from_secs(30);
+
 /// Why the provider is to be asked, the least urgent first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
@@ -27,6 +30,8 @@ pub enum Reason {
     Silent,
     /// The whole film that an extension belongs to is named by the provider's record only.
     Full,
+    /// A failure was heard that the provider is to confirm.
+    Unconfirmed,
     /// A callback came whose signature holds and whose time does not.
     Stale,
     /// The link to a file expired.
@@ -43,6 +48,7 @@ impl Reason {
         match self {
             Self::Silent => "silent",
             Self::Full => "full",
+            Self::Unconfirmed => "unconfirmed",
             Self::Stale => "stale",
             Self::NeedsUrl => "needs_url",
             Self::Held => "held",
@@ -53,6 +59,7 @@ impl Reason {
     fn from_word(word: &str) -> Self {
         [
             Self::Full,
+            Self::Unconfirmed,
             Self::Stale,
             Self::NeedsUrl,
             Self::Held,
@@ -65,7 +72,7 @@ impl Reason {
 
     /// Whether only the row itself says it: nothing else that is recorded does.
     fn stands_alone(self) -> bool {
-        matches!(self, Self::Full | Self::Stale)
+        matches!(self, Self::Full | Self::Unconfirmed | Self::Stale)
     }
 }
 
@@ -127,6 +134,11 @@ pub enum Then {
         /// What came of it, if anything is left open.
         note: Note,
     },
+    /// Nothing was sent: it is asked when the provider may be asked again.
+    Later {
+        /// Not before.
+        at: Millis,
+    },
     /// Nobody is asked any more: a silent task is lost, files that waited for the answer fail, a conflict is left to a
     /// person.
     GivenUp {
@@ -169,15 +181,36 @@ impl Store {
         &self.signals.asks
     }
 
-    /// The question of a source that is to be asked first, due or not, but for those in `except`.
-    pub async fn next_ask(&self, source: &str, except: &[About]) -> Result<Option<Ask>, StoreError> {
+    /// The question of a source that is to be asked first, due or not, but for those in `except`: an urgent one that is due
+    /// at `now` goes before all silent tasks.
+    pub async fn next_ask(
+        &self,
+        source: &str,
+        except: &[About],
+        now: Millis,
+    ) -> Result<Option<Ask>, StoreError> {
+        let urgent = self.first_ask(source, except, false).await?;
+        if urgent.as_ref().is_some_and(|ask| ask.ask_at <= now) {
+            return Ok(urgent);
+        }
+        let silent = self.first_ask(source, except, true).await?;
+        Ok(urgent.into_iter().chain(silent).min_by_key(|ask| ask.ask_at))
+    }
+
+    async fn first_ask(
+        &self,
+        source: &str,
+        except: &[About],
+        silent: bool,
+    ) -> Result<Option<Ask>, StoreError> {
         let limit = i64::try_from(except.len()).map_or(i64::MAX, |except| except.saturating_add(1));
         let rows = sqlx::query(
             "SELECT a.task, a.kind, a.idx, a.source, a.reason, a.since, a.ask_at, a.asks, t.task_id, t.family
              FROM asks a JOIN tasks t ON t.id = a.task
-             WHERE a.source = $1 AND a.ask_at IS NOT NULL ORDER BY a.ask_at LIMIT $2",
+             WHERE a.source = $1 AND (a.reason = 'silent') = $2 AND a.ask_at IS NOT NULL ORDER BY a.ask_at LIMIT $3",
         )
         .bind(source)
+        .bind(silent)
         .bind(limit)
         .fetch_all(&self.readers)
         .await?;
@@ -190,12 +223,16 @@ impl Store {
         Ok(None)
     }
 
-    /// Whether somebody announced an outcome.
-    pub async fn is_ordered(&self, about: &About) -> Result<bool, StoreError> {
+    /// Whether asking for an upgrade orders no other: somebody announced it, and it is not known to have ended, or its end is
+    /// to be confirmed.
+    pub async fn is_awaited(&self, about: &About) -> Result<bool, StoreError> {
         let row = sqlx::query(concat!(
             "SELECT EXISTS (SELECT 1 FROM outcomes WHERE ",
             of_task!("$1"),
-            " AND kind = $2 AND idx = $3 AND ordered = 1)"
+            " AND kind = $2 AND idx = $3 AND ordered = 1 AND (state = 'pending' OR EXISTS (
+                SELECT 1 FROM downloads WHERE ",
+            of_task!("$1"),
+            " AND kind = $2 AND idx = $3 AND state = 'held')))"
         ))
         .bind(about.task)
         .bind(about.kind.as_str())
@@ -236,6 +273,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let answered = Answered {
             about: ask.about.clone(),
+            since: ask.since,
             asks: ask.asks,
             then,
             family,
@@ -330,6 +368,7 @@ pub(super) fn apply(tx: &mut Tx<'_>, change: &Change) -> rusqlite::Result<()> {
 #[derive(Debug)]
 pub(super) struct Answered {
     about: About,
+    since: Millis,
     asks: i64,
     then: Then,
     family: Option<&'static str>,
@@ -350,9 +389,16 @@ pub(super) fn review(
     (task, (kind, index)): Place<'_>,
     due: Option<Millis>,
 ) -> rusqlite::Result<()> {
-    let open = open_reason(tx, (task, (kind, index)))?;
-    let asked = standing_reason(tx, (task, (kind, index)))?;
-    match (open, asked) {
+    let asked = standing(tx, (task, (kind, index)))?;
+    // A conflict that was given up is left to a person; what else comes up is asked.
+    let skipped = asked.filter(|asked| asked.given_up).map(|asked| asked.reason);
+    let reasons = open_reasons(tx, (task, (kind, index)))?;
+    let open = reasons
+        .iter()
+        .find(|reason| Some(**reason) != skipped)
+        .or(reasons.first())
+        .copied();
+    match (open, asked.map(|asked| asked.reason)) {
         (None, None) => Ok(()),
         (Some(open), Some(asked)) if open == asked => Ok(()),
         // What stands alone is asked at once as well, and answers silence, too.
@@ -389,11 +435,13 @@ pub(super) fn open(tx: &mut Tx<'_>, place: Place<'_>, reason: Reason) -> rusqlit
     }
 }
 
-/// Has a question that is open asked now.
+/// Has a question that is open asked now, whatever came of it before.
 pub(super) fn hurry(tx: &mut Tx<'_>, (task, (kind, index)): Place<'_>) -> rusqlite::Result<()> {
     let hurried = tx.execute(
-        "UPDATE asks SET ask_at = ?4 WHERE task = ?1 AND kind = ?2 AND idx = ?3 AND COALESCE(ask_at, ?4 + 1) > ?4",
-        params![task, kind.as_str(), index, tx.now],
+        "UPDATE asks SET ask_at = CASE kind WHEN '4k' THEN max(?4, COALESCE(asked_at, 0) + ?5) ELSE ?4 END,
+            note_code = NULL, note = NULL
+         WHERE task = ?1 AND kind = ?2 AND idx = ?3 AND COALESCE(ask_at, ?4 + 1) > ?4",
+        params![task, kind.as_str(), index, tx.now, millis(EVERY_4K)],
     )?;
     if hurried > 0 {
         tx.note_ask_due();
@@ -407,47 +455,61 @@ pub(super) fn forget(tx: &Tx<'_>, task: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// What is open about an outcome, by its rows.
-fn open_reason(tx: &Tx<'_>, (task, (kind, index)): Place<'_>) -> rusqlite::Result<Option<Reason>> {
+/// What is open about an outcome by its rows, the most urgent first.
+fn open_reasons(tx: &Tx<'_>, (task, (kind, index)): Place<'_>) -> rusqlite::Result<Vec<Reason>> {
     let found = tx.all(
         concat!(
-            "SELECT conflicts > 0, state = 'pending',
-                EXISTS (SELECT 1 FROM downloads WHERE ",
+            "SELECT conflicts > 0, EXISTS (SELECT 1 FROM downloads WHERE ",
             of_task!("?1"),
             "           AND kind = ?2 AND idx = ?3 AND state = 'held'),
                 EXISTS (SELECT 1 FROM downloads WHERE ",
             of_task!("?1"),
-            "           AND kind = ?2 AND idx = ?3 AND state = 'needs_url')
+            "           AND kind = ?2 AND idx = ?3 AND state = 'needs_url'),
+                state = 'pending'
              FROM outcomes WHERE ",
             of_task!("?1"),
             " AND kind = ?2 AND idx = ?3"
         ),
         params![task, kind.as_str(), index],
         |row| {
-            let (conflict, pending, held, needs_url) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-            let reasons = [
-                (conflict, Reason::Conflict),
-                (held, Reason::Held),
-                (needs_url, Reason::NeedsUrl),
-                (pending, Reason::Silent),
-            ];
-            Ok(reasons.into_iter().find_map(|(holds, reason)| {
-                let holds: bool = holds;
-                holds.then_some(reason)
-            }))
+            let mut open = Vec::new();
+            for (column, reason) in [Reason::Conflict, Reason::Held, Reason::NeedsUrl, Reason::Silent]
+                .into_iter()
+                .enumerate()
+            {
+                if row.get(column)? {
+                    open.push(reason);
+                }
+            }
+            Ok(open)
         },
     )?;
-    Ok(found.into_iter().flatten().next())
+    Ok(found.into_iter().next().unwrap_or_default())
 }
 
 /// What is asked about an outcome at the moment.
-fn standing_reason(tx: &Tx<'_>, (task, (kind, index)): Place<'_>) -> rusqlite::Result<Option<Reason>> {
+#[derive(Debug, Clone, Copy)]
+struct Standing {
+    reason: Reason,
+    given_up: bool,
+}
+
+fn standing(tx: &Tx<'_>, (task, (kind, index)): Place<'_>) -> rusqlite::Result<Option<Standing>> {
     let found = tx.all(
-        "SELECT reason FROM asks WHERE task = ?1 AND kind = ?2 AND idx = ?3",
+        "SELECT reason, ask_at IS NULL FROM asks WHERE task = ?1 AND kind = ?2 AND idx = ?3",
         params![task, kind.as_str(), index],
-        |row| Ok(Reason::from_word(row.get_ref(0)?.as_str()?)),
+        |row| {
+            Ok(Standing {
+                reason: Reason::from_word(row.get_ref(0)?.as_str()?),
+                given_up: row.get(1)?,
+            })
+        },
     )?;
     Ok(found.into_iter().next())
+}
+
+fn standing_reason(tx: &Tx<'_>, place: Place<'_>) -> rusqlite::Result<Option<Reason>> {
+    Ok(standing(tx, place)?.map(|asked| asked.reason))
 }
 
 fn put(
@@ -486,10 +548,11 @@ fn note_answer(tx: &mut Tx<'_>, answered: &Answered) -> rusqlite::Result<()> {
     let (at, note) = match &answered.then {
         Then::Again { at, note } | Then::Answered { at, note } => (Some(*at), note),
         Then::GivenUp { note } => (None, note),
+        Then::Later { at } => return put_off(tx, answered, *at),
     };
     let noted = tx.execute(
         "UPDATE asks SET asks = asks + 1, asked_at = ?5, ask_at = ?6, note_code = ?7, note = ?8
-         WHERE task = ?1 AND kind = ?2 AND idx = ?3 AND asks = ?4",
+         WHERE task = ?1 AND kind = ?2 AND idx = ?3 AND asks = ?4 AND since = ?9",
         params![
             task,
             kind.as_str(),
@@ -498,14 +561,15 @@ fn note_answer(tx: &mut Tx<'_>, answered: &Answered) -> rusqlite::Result<()> {
             tx.now,
             at,
             note.code,
-            note.detail
+            note.detail,
+            answered.since
         ],
     )?;
     if noted == 0 {
         return Ok(());
     }
     match &answered.then {
-        Then::Again { .. } => {}
+        Then::Again { .. } | Then::Later { .. } => {}
         Then::Answered { .. } => {
             if standing_reason(tx, place)?.is_some_and(Reason::stands_alone) {
                 close(tx, place)?;
@@ -519,6 +583,16 @@ fn note_answer(tx: &mut Tx<'_>, answered: &Answered) -> rusqlite::Result<()> {
     tx.execute(
         "UPDATE tasks SET change_seq = ?2 WHERE id = ?1",
         params![task, change],
+    )?;
+    Ok(())
+}
+
+/// The question is as it was, but for when it is put.
+fn put_off(tx: &Tx<'_>, answered: &Answered, at: Millis) -> rusqlite::Result<()> {
+    let About { task, kind, index } = &answered.about;
+    tx.execute(
+        "UPDATE asks SET ask_at = ?5 WHERE task = ?1 AND kind = ?2 AND idx = ?3 AND asks = ?4 AND since = ?6",
+        params![task, kind.as_str(), index, answered.asks, at, answered.since],
     )?;
     Ok(())
 }
@@ -559,8 +633,9 @@ fn lose(tx: &Tx<'_>, (task, (kind, index)): Place<'_>, note: &Note) -> rusqlite:
     Ok(())
 }
 
-/// A task of which a stale callback came; one that nobody had heard of is expected from now on. Nothing is asked about one
-/// that succeeded, that was deleted, or that failed a moment ago.
+/// A task of which a stale callback came. Its query is not signed: it opens no outcome that is not there, and of a task that
+/// nobody had heard of, the video is expected from now on. Nothing is asked about one that succeeded, that was deleted or
+/// that failed a moment ago, nor about an upgrade that ended: the question could order another.
 fn after_stale(
     tx: &mut Tx<'_>,
     (source, task_id): (&str, &TaskId),
@@ -573,11 +648,12 @@ fn after_stale(
     if buried {
         return Ok(());
     }
-    let task = match super::tasks::find(tx, source, task_id.as_str())? {
-        Some(task) => task,
-        None => super::expect::insert_heard_of(tx, source, task_id)?,
+    let Some(task) = super::tasks::find(tx, source, task_id.as_str())? else {
+        let task = super::expect::insert_heard_of(tx, source, task_id)?;
+        let video = Kind::video();
+        super::expect::outcome(tx, task, (&video, 0))?;
+        return open(tx, (task, (&video, 0)), Reason::Stale);
     };
-    super::expect::outcome(tx, task, (kind, index))?;
     let known: Option<(String, Option<Millis>)> = tx
         .db
         .prepare_cached(concat!(
@@ -589,10 +665,11 @@ fn after_stale(
             Ok((row.get(0)?, row.get(1)?))
         })
         .optional()?;
-    let is_open = known.is_none_or(|(state, heard_at)| match state.as_str() {
-        "succeeded" => false,
-        "failed" => heard_at.is_none_or(|at| tx.now.saturating_sub(at) > tx.silence),
-        _ => true,
+    let long_ago = |at: Millis| tx.now.saturating_sub(at) > tx.silence;
+    let is_open = known.is_some_and(|(state, heard_at)| match state.as_str() {
+        "pending" => true,
+        "failed" => *kind == Kind::video() && heard_at.is_none_or(long_ago),
+        _ => false,
     });
     if is_open {
         open(tx, (task, (kind, index)), Reason::Stale)?;

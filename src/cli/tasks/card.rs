@@ -212,6 +212,7 @@ fn why(reason: &str) -> String {
     let why = match reason {
         "silent" => "silent since",
         "conflict" => "deliveries contradict each other since",
+        "unconfirmed" => "a failure is to be confirmed since",
         "full" => "the whole film is wanted since",
         "held" => "files wait for its confirmation since",
         "needs_url" => "a file needs another link since",

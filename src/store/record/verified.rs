@@ -129,8 +129,8 @@ fn begin(tx: &mut Tx<'_>, item: Item<'_>, hash: i64) -> rusqlite::Result<Recorde
     if state == State::Pending || is_held {
         asks::review(tx, (task, about), None)?;
     }
-    if state == State::Succeeded && extends_another(&verified.task_id, None) {
-        asks::open(tx, (task, about), Reason::Full)?;
+    if delivery.via == Via::Callback {
+        ask_for_more(tx, item, task, None)?;
     }
     Ok(Recorded {
         queued: if is_held { 0 } else { fetchable(event) },
@@ -175,17 +175,16 @@ fn believe(tx: &mut Tx<'_>, item: Item<'_>, task: i64) -> rusqlite::Result<Recor
     let queued = fetch(tx, item, task, (ruling, has_stored))?;
     let prompt = event.prompt.as_deref().filter(|_| adopted);
     tasks::count_delivery(tx, task, delivery.received_at, prompt)?;
-    if adopted || settled || disputed || queued > 0 {
+    let by_provider = delivery.via != Via::Callback;
+    if adopted || settled || disputed || by_provider {
         summary::refresh(tx, task)?;
     }
     if delivery.via == Via::Poll && adopted && !before.is_some_and(|before| before.state.is_terminal()) {
         tasks::count_repaired(tx, task, outcome.id)?;
     }
-    if adopted && delivery.via == Via::Callback && claim.class == OutcomeClass::Success {
+    if adopted && delivery.via == Via::Callback {
         let family = tasks::family(tx, task)?;
-        if extends_another(&verified.task_id, family.as_deref()) {
-            asks::open(tx, (task, about), Reason::Full)?;
-        }
+        ask_for_more(tx, item, task, family.as_deref())?;
     }
     asks::review(tx, (task, about), None)?;
     let count = Count {
@@ -219,15 +218,32 @@ fn fetch(
         // A person had made it fail: what is stored keeps its place, and the new files get others.
         Effect::Adopt | Effect::Overrule => overrule::files(tx, task, &overruling(item))?,
         Effect::Keep | Effect::RefreshText => {
-            let confirmed = delivery.via != Via::Callback && event.class == OutcomeClass::Success;
-            return if confirmed {
-                downloads::release_held(tx, (task, about))
-            } else {
-                Ok(0)
+            return match event.class {
+                _ if delivery.via == Via::Callback => Ok(0),
+                OutcomeClass::Progress => Ok(0),
+                OutcomeClass::Success => downloads::release_held(tx, (task, about)),
+                OutcomeClass::Failure => {
+                    let denied = ("unconfirmed", "the provider's record says that the task failed");
+                    downloads::fail_waiting(tx, (task, about), "held", denied).map(|()| 0)
+                }
             };
         }
     }
     Ok(if verified.hold { 0 } else { fetchable(event) })
+}
+
+/// Opens the questions that a callback raises although it ended its outcome: the rest of an extended film, and whether a
+/// failure is true, where callbacks are to be confirmed.
+fn ask_for_more(tx: &mut Tx<'_>, item: Item<'_>, task: i64, family: Option<&str>) -> rusqlite::Result<()> {
+    let Item { verified, .. } = item;
+    let place = (task, (&verified.kind, verified.index));
+    match verified.event.class {
+        OutcomeClass::Success if extends_another(&verified.task_id, family) => {
+            asks::open(tx, place, Reason::Full)
+        }
+        OutcomeClass::Failure if verified.hold => asks::open(tx, place, Reason::Unconfirmed),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a task extends the video of another: then the provider's record names the whole film, and the callback does
