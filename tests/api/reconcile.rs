@@ -118,8 +118,8 @@ async fn a_task_that_reports_progress_is_asked_for_like_a_silent_one() {
     server.callback(&progress).send().await.taken();
     let task = server.wait_settled("t1").await;
     assert_eq!(
-        (&task["state"], &task["failure"]["kind"]),
-        (&json!("failed"), &json!("content_policy"))
+        (&task["state"], &task["code"], &task["failure"]["kind"]),
+        (&json!("failed"), &json!(400), &json!("content_policy"))
     );
     assert_eq!(repaired(&server).await, 1);
 }

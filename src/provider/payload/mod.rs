@@ -187,7 +187,11 @@ impl<'a> Document<'a> {
         let is_4k = outcome::is_4k(deciding, class, &msg, data);
         Event {
             class,
-            code,
+            // Under 200 a record tells of a failure inside.
+            code: match code {
+                None | Some(200) if class == OutcomeClass::Failure => fail_code(data).or(code),
+                code => code,
+            },
             failure: (class == OutcomeClass::Failure).then(|| failure(deciding, &msg, data)),
             resolution: texts::resolution(data),
             fallback: data.truth("fallbackFlag"),
@@ -200,6 +204,12 @@ impl<'a> Document<'a> {
             msg,
         }
     }
+}
+
+/// The code of the failure itself, where the family has one.
+fn fail_code(data: &Fields<'_>) -> Option<i64> {
+    let text = data.scalar("failCode").or_else(|| data.scalar("errorCode"))?;
+    text.trim().parse().ok().filter(|code| !matches!(code, 0 | 200))
 }
 
 fn failure(code: Option<i64>, msg: &str, data: &Fields<'_>) -> Failure {
