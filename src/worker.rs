@@ -19,6 +19,9 @@ const AFTER_STORE_ERROR: Duration = Duration::from_secs(1);
 /// which work falls due may be set back or forth while we sleep.
 const LONGEST_SLEEP: Duration = Duration::from_mins(1);
 
+/// The sleep before due work is asked for again that was not claimed.
+const HELD_BACK: Duration = Duration::from_millis(50);
+
 /// A queue of due work, claimed one piece at a time.
 pub trait Queue: Send + Sync + 'static {
     /// A claimed piece of work.
@@ -121,11 +124,11 @@ async fn follow_the_clock<Q: Queue>(queue: &Q, clock: &Clock, latest: &mut Milli
 
 async fn until_due<Q: Queue>(queue: &Q, clock: &Clock) -> Duration {
     match queue.next_due().await {
-        Ok(Some(due)) => {
-            let wait = u64::try_from(due.saturating_sub(clock.now())).unwrap_or(0);
+        Ok(Some(due)) => match u64::try_from(due.saturating_sub(clock.now())).unwrap_or(0) {
             // Due work that was not claimed is held back or just claimed by another: not a reason to spin.
-            Duration::from_millis(wait.max(50)).min(LONGEST_SLEEP)
-        }
+            0 => HELD_BACK,
+            wait => Duration::from_millis(wait).min(LONGEST_SLEEP),
+        },
         Ok(None) => LONGEST_SLEEP,
         Err(_) => AFTER_STORE_ERROR,
     }
@@ -275,6 +278,21 @@ mod tests {
             .wait_until(|queue| queue.done.load(Ordering::SeqCst) == 1)
             .await;
         assert!(tasks.drain(Duration::from_secs(5)).await);
+    }
+
+    #[tokio::test]
+    async fn the_loop_sleeps_no_longer_than_until_work_falls_due_and_never_spins() {
+        let clock = Clock::manual(3_600_000);
+        for (due, sleep) in [
+            (5, Duration::from_millis(5)),
+            (0, HELD_BACK),
+            (-7, HELD_BACK),
+            (3_600_000, LONGEST_SLEEP),
+        ] {
+            let queue = Memory::default();
+            queue.put(clock.now() + due, false);
+            assert_eq!(until_due(&queue, &clock).await, sleep, "due in {due} ms");
+        }
     }
 
     #[tokio::test]

@@ -471,7 +471,9 @@ impl worker::Queue for Reconciler {
                 continue;
             };
             if let Some(ask) = self.first(source).await? {
-                let due = ask.ask_at.max(now.saturating_add(millis(pause)));
+                // Rounded up: a moment too early, nothing may be claimed yet.
+                let pause = millis(pause.saturating_add(Duration::from_nanos(999_999)));
+                let due = ask.ask_at.max(now.saturating_add(pause));
                 next = Some(next.map_or(due, |next| next.min(due)));
             }
         }

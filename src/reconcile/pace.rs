@@ -49,13 +49,20 @@ impl Turns {
     /// Takes a turn.
     pub(super) fn take(&mut self, about: About, max_per_second: u32) {
         self.under_way.push(about);
-        self.next = Instant::now() + Duration::from_secs(1) / max_per_second.max(1);
+        let step = Duration::from_secs(1) / max_per_second.max(1);
+        self.next = following(self.next, step, Instant::now());
     }
 
     /// Gives it back.
     pub(super) fn give_back(&mut self, about: &About) {
         self.under_way.retain(|other| other != about);
     }
+}
+
+/// When the next turn may be taken after the one of `next`: what was taken a little late does not put it off, and what was
+/// missed is not caught up with.
+fn following(next: Instant, step: Duration, now: Instant) -> Instant {
+    (next + step).max(now)
 }
 
 #[cfg(test)]
@@ -81,5 +88,14 @@ mod tests {
             asks += 1;
         }
         assert!((60..120).contains(&asks), "{asks}");
+    }
+
+    #[test]
+    fn a_turn_that_is_taken_late_does_not_put_off_the_next() {
+        let (start, step) = (Instant::now(), Duration::from_millis(20));
+        let after = |ms| start + Duration::from_millis(ms);
+        for (now, expected) in [(0, 20), (7, 20), (20, 20), (70, 70)] {
+            assert_eq!(following(start, step, after(now)), after(expected), "{now}");
+        }
     }
 }
