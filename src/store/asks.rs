@@ -23,6 +23,15 @@ use crate::provider::{Failure, Kind, OutcomeClass, TaskId};
 /// The least time between two requests for the same 4K video, as its page recommends.
 pub const EVERY_4K: Duration = Duration::from_secs(30);
 
+/// The first questions of a source, `$3` at most: about silent tasks if `$2`, else the urgent ones.
+macro_rules! first_asks {
+    () => {
+        "SELECT a.task, a.kind, a.idx, a.source, a.reason, a.since, a.ask_at, a.asks, t.task_id, t.family
+         FROM asks a JOIN tasks t ON t.id = a.task
+         WHERE a.source = $1 AND (a.reason = 'silent') = $2 AND a.ask_at IS NOT NULL ORDER BY a.ask_at LIMIT $3"
+    };
+}
+
 /// Why the provider is to be asked, the least urgent first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
@@ -204,16 +213,12 @@ impl Store {
         silent: bool,
     ) -> Result<Option<Ask>, StoreError> {
         let limit = i64::try_from(except.len()).map_or(i64::MAX, |except| except.saturating_add(1));
-        let rows = sqlx::query(
-            "SELECT a.task, a.kind, a.idx, a.source, a.reason, a.since, a.ask_at, a.asks, t.task_id, t.family
-             FROM asks a JOIN tasks t ON t.id = a.task
-             WHERE a.source = $1 AND (a.reason = 'silent') = $2 AND a.ask_at IS NOT NULL ORDER BY a.ask_at LIMIT $3",
-        )
-        .bind(source)
-        .bind(silent)
-        .bind(limit)
-        .fetch_all(&self.readers)
-        .await?;
+        let rows = sqlx::query(first_asks!())
+            .bind(source)
+            .bind(silent)
+            .bind(limit)
+            .fetch_all(&self.readers)
+            .await?;
         for row in &rows {
             let ask = ask_from(row)?;
             if !except.contains(&ask.about) {
@@ -683,4 +688,64 @@ fn bring_forward(tx: &Tx<'_>, by: Duration) -> rusqlite::Result<()> {
         params![tx.now, millis(by)],
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::shutdown::Tasks;
+    use crate::store::expect::Expectation;
+
+    fn awaited(n: u32) -> Expectation {
+        Expectation {
+            source: if n.is_multiple_of(2) { "kie" } else { "other" }.to_owned(),
+            task_id: format!("t{n}").parse().unwrap(),
+            kind: Kind::video(),
+            index: 0,
+            family: None,
+            params: None,
+            prompt: None,
+            ask_now: n.is_multiple_of(3),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_due_first_is_found_by_its_index_however_much_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(1_795_284_446_000);
+        let store = Store::open(&dir.path().join("reelhook.db"), clock.clone(), &Tasks::new())
+            .await
+            .unwrap();
+        store
+            .expect_tasks((0..1_000).map(awaited).collect())
+            .await
+            .unwrap();
+        let plan = sqlx::query(concat!("EXPLAIN QUERY PLAN ", first_asks!()))
+            .bind("kie")
+            .bind(true)
+            .bind(5)
+            .fetch_all(&store.readers)
+            .await
+            .unwrap();
+        let plan: Vec<String> = plan.iter().map(|row| row.get(3)).collect();
+        // Nothing is scanned, and nothing sorted.
+        assert_eq!(
+            plan,
+            [
+                "SEARCH a USING INDEX asks_due (source=? AND <expr>=? AND ask_at>?)",
+                "SEARCH t USING INTEGER PRIMARY KEY (rowid=?)",
+            ]
+        );
+        assert_eq!(
+            store
+                .next_ask("kie", &[], clock.now())
+                .await
+                .unwrap()
+                .unwrap()
+                .task_id
+                .as_str(),
+            "t0"
+        );
+    }
 }

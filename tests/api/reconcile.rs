@@ -722,3 +722,40 @@ async fn a_source_without_a_key_says_so_and_asks_once_it_has_one() {
     drop(server);
     drop(stopped);
 }
+
+/// Tasks that one request announces, and the requests: a hundred thousand questions that are all due.
+const ANNOUNCED: (usize, usize) = (1_000, 100);
+const PER_SECOND: usize = 50;
+
+#[tokio::test]
+async fn a_hundred_thousand_due_questions_go_out_no_faster_than_they_may() {
+    let provider = ScriptedProvider::start().await;
+    provider.says(RECORD, [generating("any")]);
+    let server = TestServer::with(&format!(
+        "reconcile.every = \"1h\"\nreconcile.max_per_second = {PER_SECOND}\n{}api_queries = 1000\n",
+        provider.source()
+    ))
+    .await;
+    for request in 0..ANNOUNCED.1 {
+        let awaited = |n| json!({"task_id": format!("t{request}-{n}"), "family": "veo", "ask": "now"});
+        let tasks: Vec<_> = (0..ANNOUNCED.0).map(awaited).collect();
+        expect(&server, json!(tasks), 201).await;
+    }
+    let before = provider.all_asked();
+    provider.wait_asked(RECORD, before + 3 * PER_SECOND).await;
+    let asked = provider.asked(RECORD);
+    // One may go out late, and the next in time; four are under way at one time, and may arrive late.
+    let most = PER_SECOND + 2 + 4;
+    for (n, first) in asked.iter().enumerate() {
+        let within = asked[n..]
+            .iter()
+            .take_while(|other| other.at - first.at < Duration::from_secs(1));
+        assert!(within.count() <= most, "from the {n}th on");
+    }
+    let mut paths: Vec<_> = asked.iter().map(|question| &question.path).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    assert_eq!(paths.len(), asked.len(), "each is asked about once an hour");
+    // What must always hold is looked for row by row, which takes minutes with so many.
+    server.halt().await;
+}
