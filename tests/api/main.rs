@@ -15,6 +15,7 @@ mod files;
 mod links;
 #[path = "../media/mod.rs"]
 mod media;
+mod odd_records;
 mod provider_api;
 mod queries;
 #[path = "../faults/random.rs"]

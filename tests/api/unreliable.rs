@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use reelhook::config::Secret;
 use reelhook::simulate::{CallbackState, Family, Kind, Ledger, LedgerPart, Settings, TaskState};
+use reqwest::Method;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
-use crate::support::{KEY, Provider, TestServer, until, variable};
+use crate::random::Random;
+use crate::support::{Answer, KEY, Program, Provider, Serving, TestServer, client, until, variable};
 
 const TASKS: usize = 300;
 /// How many of them get a 4K version as well.
@@ -216,4 +219,96 @@ async fn every_task_ends_as_the_providers_ledger_says() {
     for seed in first..first + number("REELHOOK_PROVIDER_SEEDS", 2) {
         one_seed(seed).await;
     }
+}
+
+/// Tasks of which no callback comes.
+const SILENT: usize = 30;
+const KILLS: usize = 3;
+
+/// No callback at all, and files that take half a second each.
+async fn mute_provider(seed: u64) -> Provider {
+    let mut settings = Provider::quick();
+    settings.seed = seed;
+    settings.takes = Duration::from_millis(600);
+    settings.jitter = 0.9;
+    settings.film_bytes = 64 << 10;
+    settings.links.speed = Some(128 << 10);
+    settings.faults.drop = 1.0;
+    settings.faults.fail = 0.1;
+    Provider::start(settings).await
+}
+
+/// The program, asking soon and often.
+fn program(provider: &Provider) -> Program {
+    Program::configured(&format!(
+        "reconcile.after = \"100ms\"\nreconcile.every = \"100ms\"\nreconcile.max_per_second = 100\n\
+         egress.allow_cidrs = [\"127.0.0.0/8\"]\n\
+         [sources.kie]\nhmac_keys = [\"{KEY}\"]\napi_url = \"{}\"\napi_key = \"{}\"\napi_queries = 1000\n",
+        provider.simulator.url(),
+        provider.simulator.key().expose()
+    ))
+}
+
+async fn ask(serving: &Serving, path: &str) -> Answer {
+    Answer::of(client().request(Method::GET, format!("{}{path}", serving.url()))).await
+}
+
+/// Submits the tasks and has a server await them.
+async fn announce_to(serving: &Serving, provider: &Provider) -> Vec<String> {
+    let mut tasks = Vec::new();
+    for _ in 0..SILENT {
+        tasks.push(json!({"task_id": provider.generate(&json!({})).await}));
+    }
+    let request = client().post(format!("{}/v1/tasks", serving.url()));
+    let request = request.header("content-type", "application/json");
+    let answer = Answer::of(request.body(json!(tasks).to_string())).await;
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let id = |task: &Value| task["task_id"].as_str().unwrap().to_owned();
+    tasks.iter().map(id).collect()
+}
+
+/// Whether each file of a task, as it is served, is the one that the ledger names.
+async fn is_served_whole(serving: &Serving, task: &Value) {
+    for file in task["files"].as_array().unwrap() {
+        let served = ask(serving, file["url"].as_str().unwrap()).await;
+        assert_eq!(served.status, 200, "{file}");
+        assert_eq!(
+            file["sha256"],
+            hex::encode(Sha256::digest(&served.body)),
+            "{file}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_while_it_asks_and_downloads_repairs_each_task_once() {
+    let seed = variable("REELHOOK_PROVIDER_SEED").map_or_else(
+        || getrandom::u64().unwrap(),
+        |seed| seed.parse().expect("a number"),
+    );
+    eprintln!("REELHOOK_PROVIDER_SEED={seed}");
+    let (provider, mut random) = (mute_provider(seed).await, Random::new(seed));
+    let program = program(&provider);
+    let mut serving = program.serve(&[]);
+    let ids = announce_to(&serving, &provider).await;
+    for _ in 0..KILLS {
+        // A timer, not a condition: that nobody can say what the server is doing right then is the point.
+        tokio::time::sleep(Duration::from_millis(100 + random.below(700))).await;
+        drop(serving);
+        serving = program.serve(&[]);
+    }
+    let ledger = provider.settled().await;
+    for id in &ids {
+        let task = until(&format!("{id} is settled"), || async {
+            let task = ask(&serving, &format!("/v1/tasks/{id}?wait=5s")).await.fine();
+            let is_open = task["asking"] != json!([])
+                || matches!(task["media"].as_str(), Some("queued" | "downloading"));
+            (!is_open).then_some(task)
+        })
+        .await;
+        let truth = &ledger.task(id).unwrap().parts[0];
+        assert_eq!(of_task(&task, "video"), of_ledger(truth), "{task:#} {truth:#?}");
+        is_served_whole(&serving, &task).await;
+    }
+    assert_eq!(ask(&serving, "/v1/stats").await.fine()["repaired"], SILENT);
 }
