@@ -225,7 +225,7 @@ async fn every_task_ends_as_the_providers_ledger_says() {
 const SILENT: usize = 30;
 const KILLS: usize = 3;
 
-/// No callback at all, and files that take half a second each.
+/// No callback at all, files that take half a second each, and links that do not wait for the last of them.
 async fn mute_provider(seed: u64) -> Provider {
     let mut settings = Provider::quick();
     settings.seed = seed;
@@ -233,6 +233,7 @@ async fn mute_provider(seed: u64) -> Provider {
     settings.jitter = 0.9;
     settings.film_bytes = 64 << 10;
     settings.links.speed = Some(128 << 10);
+    settings.links.expire = Duration::from_secs(2);
     settings.faults.drop = 1.0;
     settings.faults.fail = 0.1;
     Provider::start(settings).await
