@@ -2,6 +2,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
+use super::asks::Reason;
 use super::ranges::{self, of_task};
 use super::record::LAST_OUTCOME;
 use super::writer::{Command, Reply, Tx, next};
@@ -29,6 +30,9 @@ pub struct Expectation {
     /// Whether the provider is to be asked at once: its callback is not to be expected any more.
     pub ask_now: bool,
 }
+
+/// The family of tasks that extend another's video.
+const EXTENSION: &str = "veo-extend";
 
 impl Store {
     /// Records tasks whose callbacks are awaited; how many of them were unknown. A tombstone of one is lifted.
@@ -117,12 +121,32 @@ fn insert(tx: &mut Tx<'_>, expected: &Expectation) -> rusqlite::Result<i64> {
 }
 
 /// Fills in what a callback that came first lacked.
-pub(super) fn complete(tx: &Tx<'_>, task: i64, expected: &Expectation) -> rusqlite::Result<()> {
+pub(super) fn complete(tx: &mut Tx<'_>, task: i64, expected: &Expectation) -> rusqlite::Result<()> {
+    if expected.family.as_deref() == Some(EXTENSION) && tasks::family(tx, task)?.is_none() {
+        ask_for_the_whole(tx, task)?;
+    }
     tx.execute(
         "UPDATE tasks SET family = COALESCE(family, ?2), params = COALESCE(params, ?3), prompt = COALESCE(prompt, ?4)
          WHERE id = ?1",
         params![task, expected.family, expected.params, expected.prompt],
     )?;
+    Ok(())
+}
+
+/// Has the provider asked for the whole film of an extension whose callback came before anybody knew it for one.
+fn ask_for_the_whole(tx: &mut Tx<'_>, task: i64) -> rusqlite::Result<()> {
+    let kind = Kind::video();
+    let called_back = tx
+        .db
+        .prepare_cached(concat!(
+            "SELECT 1 FROM outcomes WHERE ",
+            of_task!("?1"),
+            " AND kind = ?2 AND idx = 0 AND state = 'succeeded' AND via = 'callback'"
+        ))?
+        .exists(params![task, kind.as_str()])?;
+    if called_back {
+        asks::open(tx, (task, (&kind, 0)), Reason::Full)?;
+    }
     Ok(())
 }
 

@@ -320,7 +320,7 @@ pub(super) fn bind(
 }
 
 /// Tells the task, if it is there, what its submission said of it.
-pub(super) fn describe(tx: &Tx<'_>, expected: &Expectation) -> rusqlite::Result<()> {
+pub(super) fn describe(tx: &mut Tx<'_>, expected: &Expectation) -> rusqlite::Result<()> {
     match tasks::find(tx, &expected.source, expected.task_id.as_str())? {
         Some(task) => expect::complete(tx, task, expected),
         // It was deleted, and its callback came late.

@@ -678,6 +678,29 @@ async fn a_callback_that_comes_before_the_answer_binds_the_submission() {
 }
 
 #[tokio::test]
+async fn the_whole_film_of_an_extension_is_asked_for_though_its_callback_came_first() {
+    let (server, upstream) = pair().await;
+    let cdn = Cdn::start().await;
+    let clip = cdn.script("/clip.mp4", [Reply::Whole(mp4(1, 2_000))]);
+    let film = cdn.script("/film.mp4", [Reply::Whole(mp4(2, 3_000))]);
+    let id = "2b1b13eca3e8b8bbd5a88610d29dfd51";
+    let mut whole = record(id, std::slice::from_ref(&clip));
+    whole["data"]["response"]["fullResultUrls"] = json!([film]);
+    upstream.says("veo/record-info", [whole]);
+    upstream.says("veo/extend", [Says::Breaks]);
+    let lost = submit(&server, "veo/extend", r#"{"taskId":"t0","prompt":"p"}"#).await;
+    assert_eq!(lost.status, 502);
+    let callback = callback_of(&upstream, "veo/extend", 1).await;
+    let called = server.callback_to(&callback, &success(id, &[clip]));
+    called.signed(KEY).send().await.taken();
+    until("the film is stored", async || {
+        let task = server.wait_settled(id).await;
+        (task["files"][1]["role"] == "full").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_ref_says_what_the_query_leaves_open_and_nothing_about_other_tasks() {
     let (server, upstream) = pair().await;
     upstream.says(

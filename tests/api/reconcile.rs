@@ -643,6 +643,25 @@ async fn the_whole_film_of_an_extension_is_stored_too() {
 }
 
 #[tokio::test]
+async fn who_announces_an_extension_after_its_callback_gets_the_whole_film() {
+    let (provider, cdn) = (ScriptedProvider::start().await, Cdn::start().await);
+    let clip = cdn.file("/clip.mp4", &mp4(1, 1_000));
+    let film = cdn.file("/film.mp4", &mp4(2, 2_000));
+    let mut whole = record("x1", std::slice::from_ref(&clip));
+    whole["data"]["response"]["fullResultUrls"] = json!([film]);
+    provider.says(RECORD, [whole]);
+    let server = server(&provider, "").await;
+    server.callback(&success("x1", &[clip])).send().await.taken();
+    let announced = json!({"task_id": "x1", "family": "veo-extend"});
+    server.post("/v1/tasks", &announced).await.fine();
+    until("the film is stored", || async {
+        let task = server.wait_settled("x1").await;
+        (task["files"][1]["role"] == "full").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn every_way_to_be_refused_is_told_apart_and_none_is_a_hot_loop() {
     for (says, code) in [
         (
