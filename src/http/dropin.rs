@@ -3,7 +3,8 @@
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, RawQuery, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, RawQuery, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
@@ -36,20 +37,24 @@ struct Document<'a> {
     data: (),
 }
 
+/// Who may do this: always by a key or token, on this machine, too, as what is submitted costs. It stands before the body in
+/// every handler: nothing of a stranger's body is read.
+struct Admitted(Caller);
+
 /// Every route, for whoever has a key or a token.
 pub(super) fn routes() -> Router<App> {
     let submit = |endpoint| {
         post(
             move |app: State<App>,
-                  query: RawQuery,
-                  headers: HeaderMap,
+                  admitted: Admitted,
+                  (query, headers): (RawQuery, HeaderMap),
                   body: Result<Bytes, BytesRejection>| {
-                submit(app, endpoint, (query, headers), body)
+                submit((app, admitted), endpoint, (query, headers), body)
             },
         )
     };
     let ask = |question| {
-        get(move |app: State<App>, query: RawQuery, headers: HeaderMap| ask(app, question, query, headers))
+        get(move |app: State<App>, admitted: Admitted, query: RawQuery| ask(app, admitted, question, query))
     };
     Router::new()
         .route("/api/v1/veo/generate", submit(Endpoint::Generate))
@@ -67,12 +72,11 @@ pub(super) fn routes() -> Router<App> {
 }
 
 async fn submit(
-    State(app): State<App>,
+    (State(app), Admitted(caller)): (State<App>, Admitted),
     endpoint: Endpoint,
     (RawQuery(query), headers): (RawQuery, HeaderMap),
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
-    let caller = admit(&app, &headers)?;
     let submission = Submission {
         endpoint,
         query: query.as_deref(),
@@ -84,22 +88,20 @@ async fn submit(
 
 async fn ask(
     State(app): State<App>,
+    Admitted(caller): Admitted,
     question: Question,
     RawQuery(query): RawQuery,
-    headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let caller = admit(&app, &headers)?;
     let answer = app.dropin.ask(&caller, question, query.as_deref()).await?;
     Ok(shown(&app, answer))
 }
 
 async fn download_url(
     State(app): State<App>,
+    Admitted(caller): Admitted,
     RawQuery(query): RawQuery,
-    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
-    let caller = admit(&app, &headers)?;
     let answer = app.dropin.download_url(&caller, query.as_deref(), &body?).await?;
     Ok(shown(&app, answer))
 }
@@ -118,10 +120,14 @@ async fn method_not_allowed(uri: Uri) -> Failure {
     )
 }
 
-/// Always by a token, on this machine, too: what is submitted costs.
-fn admit(app: &App, headers: &HeaderMap) -> Result<Caller, Refusal> {
-    app.dropin
-        .admit(&app.ingest.sources(), &app.tokens(), bearer(headers))
+impl FromRequestParts<App> for Admitted {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+        let presented = bearer(&parts.headers);
+        let admitted = app.dropin.admit(&app.ingest.sources(), &app.tokens(), presented);
+        Ok(Self(admitted?))
+    }
 }
 
 /// The answer without our secrets: the provider echoes callback URLs, and ours has the source's token in it.

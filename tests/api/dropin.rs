@@ -8,8 +8,8 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::support::{
-    API_KEY, Answer, Cdn, KEY, Program, Question, Reply, Says, ScriptedProvider, Setup, TOKEN, TestServer,
-    client, failure, mp4, record, success, until,
+    API_KEY, Answer, Cdn, KEY, Program, Question, Raw, Reply, Says, ScriptedProvider, Setup, TOKEN,
+    TestServer, client, failure, mp4, record, success, until,
 };
 
 const API_TOKEN: &str = "token-of-the-api-0123456789-abcdef";
@@ -470,6 +470,21 @@ async fn only_a_key_or_a_token_lets_in_and_the_key_selects_its_source() {
     let server = Setup::new(&format!("{tokens}{public}")).start().await;
     let (status, code, msg) = said(&ask(&server, Some(API_TOKEN)).await);
     assert!((status, code) == (503, 503) && msg.contains("api_key"), "{msg}");
+}
+
+#[tokio::test]
+async fn of_a_strangers_body_nothing_is_awaited() {
+    let (server, _upstream) = pair().await;
+    for path in ["veo/generate", "common/download-url"] {
+        let mut raw = Raw::open(server.addr).await;
+        let head = format!(
+            "POST /api/v1/{path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer wrong\r\ncontent-length: 1000000\r\n\r\n{{",
+            server.addr
+        );
+        raw.send(head.as_bytes()).await;
+        let answer = raw.answer().await;
+        assert!(answer.contains("\"code\":401"), "{path}: {answer}");
+    }
 }
 
 /// Nothing of a submission is left but, if its outcome is unknown, its note.
