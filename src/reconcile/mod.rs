@@ -166,6 +166,11 @@ impl Reconciler {
         })
     }
 
+    /// A question that takes another request puts off the next question.
+    fn count_request(&self, source: &str) {
+        self.with_turns(source, |turns| turns.count(self.settings.max_per_second));
+    }
+
     fn with_turns<T>(&self, source: &str, work: impl FnOnce(&mut Turns) -> T) -> T {
         let mut turns = self.turns.lock().expect("nothing panics while it holds the lock");
         work(turns.entry(source.to_owned()).or_insert_with(Turns::new))
@@ -220,7 +225,34 @@ impl Reconciler {
                 })?;
                 Ok((api.record(family, task_id).await?, None))
             }
-            None => of_unknown_family(api, ask).await,
+            None => self.of_unknown_family(api, ask).await,
+        }
+    }
+
+    /// Nobody told the family: the record that knows the task tells. An endpoint that is in trouble does not hide the other.
+    async fn of_unknown_family(
+        &self,
+        api: &ProviderApi,
+        ask: &Ask,
+    ) -> Result<(Answer, Option<Family>), Came> {
+        let mut trouble = None;
+        let mut unknown = None;
+        for family in [Family::Veo, Family::Market] {
+            if family != Family::Veo {
+                self.count_request(&ask.source);
+            }
+            match api.record(family, &ask.task_id).await {
+                Ok(Answer::Unknown { msg, forever }) => {
+                    let forever = forever && !matches!(unknown, Some(Answer::Unknown { forever: false, .. }));
+                    unknown = Some(Answer::Unknown { msg, forever });
+                }
+                Ok(known) => return Ok((known, Some(family))),
+                Err(error) => trouble = trouble.or(Some(error)),
+            }
+        }
+        match (trouble, unknown) {
+            (Some(error), _) => Err(error.into()),
+            (None, unknown) => Ok((unknown.expect("two were asked"), None)),
         }
     }
 
@@ -298,6 +330,7 @@ impl Reconciler {
     async fn refresh_links(&self, api: &ProviderApi, ask: &Ask) -> Result<usize, Came> {
         let links = self.store.dead_links(&ask.about).await?;
         for link in &links {
+            self.count_request(&ask.source);
             let fresh = match api.download_url(&link.url).await {
                 Ok(url) => FreshLink::Link {
                     url,
@@ -383,26 +416,6 @@ impl Reconciler {
         {
             tracing::error!(%error, task.id = %ask.task_id, "an answer could not be noted: {error}");
         }
-    }
-}
-
-/// Nobody told the family: the record that knows the task tells. An endpoint that is in trouble does not hide the other.
-async fn of_unknown_family(api: &ProviderApi, ask: &Ask) -> Result<(Answer, Option<Family>), Came> {
-    let mut trouble = None;
-    let mut unknown = None;
-    for family in [Family::Veo, Family::Market] {
-        match api.record(family, &ask.task_id).await {
-            Ok(Answer::Unknown { msg, forever }) => {
-                let forever = forever && !matches!(unknown, Some(Answer::Unknown { forever: false, .. }));
-                unknown = Some(Answer::Unknown { msg, forever });
-            }
-            Ok(known) => return Ok((known, Some(family))),
-            Err(error) => trouble = trouble.or(Some(error)),
-        }
-    }
-    match (trouble, unknown) {
-        (Some(error), _) => Err(error.into()),
-        (None, unknown) => Ok((unknown.expect("two were asked"), None)),
     }
 }
 

@@ -46,9 +46,14 @@ impl Turns {
         self.next.saturating_duration_since(Instant::now())
     }
 
-    /// Takes a turn.
+    /// Takes a turn, which is good for one request.
     pub(super) fn take(&mut self, about: About, max_per_second: u32) {
         self.under_way.push(about);
+        self.count(max_per_second);
+    }
+
+    /// Counts one more request of a turn that was taken: the next turn comes so much later.
+    pub(super) fn count(&mut self, max_per_second: u32) {
         let step = Duration::from_secs(1) / max_per_second.max(1);
         self.next = following(self.next, step, Instant::now());
     }
