@@ -65,7 +65,8 @@ CREATE TABLE submissions (
     family       TEXT    NOT NULL,
     kind         TEXT    NOT NULL,
     idx          INTEGER NOT NULL,
-    state        TEXT    NOT NULL,              -- sent (accepted or not: nobody knows), accepted, refused
+    state        TEXT    NOT NULL,              -- sent (accepted or not: nobody knows), doubtful (the
+                                                -- same, and its upgrade is awaited), accepted, refused
     task_id      TEXT,                          -- bound by the answer or the first callback with the ref
     body         TEXT,                          -- the request as it came; once the task is known, that has it
     prompt       TEXT,                          -- the same

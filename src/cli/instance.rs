@@ -84,12 +84,14 @@ impl Instance {
         let (retention, scrubber) = (ground.retention(config), ground.scrubber(config));
         let (reconciler, time) = (ground.reconciler(config, apis.clone()), ground.clock.clone());
         let file_urls = FileUrls::new(ground.store.url_key().await?, config.files.url_ttl);
+        let dropin = ground.dropin(config, (file_urls.clone(), apis.clone()));
+        dropin.take_up_upgrades().await?;
         let app = App::new(Parts {
             ingest: ground.ingest(config),
             progress: downloader.progress(),
             pause: downloader.pause(),
             scrubber: scrubber.clone(),
-            dropin: ground.dropin(config, (file_urls.clone(), apis.clone())),
+            dropin,
             apis: apis.clone(),
             file_urls,
             store: ground.store,

@@ -1,5 +1,7 @@
 //! Submissions: noted, sent upstream once, and awaited from the provider's answer on.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -14,10 +16,13 @@ use crate::provider::payload::Document;
 use crate::provider::{Event, Kind, TaskId};
 use crate::provider_api::{self, ApiError, Call, Class, RawAnswer};
 use crate::store::StoreError;
-use crate::store::submissions::{Begun, Known, NewSubmission, SubmissionAnswer, Verdict};
+use crate::store::submissions::{Begun, End, Known, NewSubmission, SubmissionAnswer, Verdict};
 
 /// Random bytes of a ref: nobody guesses one.
 const REF_BYTES: usize = 18;
+/// Pauses between attempts to note how a submission ended.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Longest Idempotency-Key.
 const MAX_KEY: usize = 255;
 
@@ -157,10 +162,11 @@ impl Dropin {
             }
             Err(error) if error.may_have_arrived() => {
                 noted.warn_of_doubt(&error.to_string());
+                self.note_end(&noted, End::InDoubt).await;
                 Err(Refusal::Lost(error))
             }
             Err(error) => {
-                self.0.parts.store.forget_submission(noted.row).await?;
+                self.note_end(&noted, End::NotSent).await;
                 Err(Refusal::Provider(error))
             }
         }
@@ -168,26 +174,63 @@ impl Dropin {
 
     /// Notes what the provider said, and gives it to the caller as it came.
     async fn answered(&self, noted: &Noted, raw: RawAnswer) -> Outcome {
-        match noted.verdict(&raw) {
-            Some(verdict) => {
-                let ended = self
-                    .0
-                    .parts
-                    .store
-                    .end_submission(noted.row, verdict, answer_of(&raw));
-                if let Err(error) = ended.await {
-                    // The provider has it and the caller should know: the callback tells us.
-                    noted.warn_of_doubt(&error.to_string());
-                }
-            }
-            None => noted.warn_of_doubt("the provider's answer does not tell whether it was taken"),
-        }
+        let end = if let Some(verdict) = noted.verdict(&raw) {
+            End::Answered(verdict, answer_of(&raw))
+        } else {
+            noted.warn_of_doubt("the provider's answer does not tell whether it was taken");
+            End::InDoubt
+        };
+        self.note_end(noted, end).await;
         if let (Some((event, body)), Some(task_id)) = (announced(noted, &raw), &noted.about) {
             let about = (noted.endpoint.kind(), noted.index);
             self.enter(&noted.caller, task_id, about, Said { event, body })
                 .await;
         }
         Ok(raw.into())
+    }
+
+    /// Notes how a submission ended. The caller need not wait until that succeeds: it is tried again aside.
+    async fn note_end(&self, noted: &Noted, end: End) {
+        let row = noted.row;
+        let Err(error) = self.0.parts.store.end_submission(row, end.clone()).await else {
+            return;
+        };
+        tracing::warn!(
+            source = noted.caller.source,
+            path = noted.endpoint.path(),
+            %error,
+            "what came of a submission to {} could not be noted, and is tried again: {error}",
+            noted.endpoint.path()
+        );
+        let dropin = self.clone();
+        self.0
+            .parts
+            .tasks
+            .spawn(async move { dropin.keep_noting(row, end).await });
+    }
+
+    /// Until it is noted, or the grace period is over: then the callback tells.
+    async fn keep_noting(&self, row: i64, end: End) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.0.parts.tasks.stopping() => return,
+            }
+            match self.0.parts.store.end_submission(row, end.clone()).await {
+                Ok(()) | Err(StoreError::Closed) => return,
+                Err(StoreError::Busy | StoreError::Database(_)) => pause = LONGEST_PAUSE.min(pause * 2),
+            }
+        }
+    }
+
+    /// Has upgrades awaited that were being submitted when the process ended. To be called before any is submitted.
+    pub async fn take_up_upgrades(&self) -> Result<(), StoreError> {
+        let store = &self.0.parts.store;
+        for row in store.cut_off_upgrades().await? {
+            store.end_submission(row, End::InDoubt).await?;
+        }
+        Ok(())
     }
 }
 

@@ -71,15 +71,25 @@ pub(super) fn expect(tx: &mut Tx<'_>, expected: &[Expectation]) -> rusqlite::Res
 /// Has the outcome awaited.
 fn order(tx: &mut Tx<'_>, task: i64, expected: &Expectation) -> rusqlite::Result<()> {
     let about = (&expected.kind, expected.index);
-    let outcome = outcome(tx, task, about)?;
-    tx.execute(
-        "UPDATE outcomes SET ordered = 1 WHERE id = ?1 AND ordered IS NULL",
-        params![outcome],
-    )?;
+    outcome(tx, task, about)?;
+    note_ordered(tx, (task, about))?;
     asks::review(tx, (task, about), None)?;
     if expected.ask_now {
         asks::hurry(tx, (task, about))?;
     }
+    Ok(())
+}
+
+/// Notes that somebody announced an outcome, if it is there: the provider may be asked for it, though that order one.
+pub(super) fn note_ordered(tx: &Tx<'_>, (task, (kind, index)): asks::Place<'_>) -> rusqlite::Result<()> {
+    tx.execute(
+        concat!(
+            "UPDATE outcomes SET ordered = 1 WHERE ",
+            of_task!("?1"),
+            " AND kind = ?2 AND idx = ?3 AND ordered IS NULL"
+        ),
+        params![task, kind.as_str(), index],
+    )?;
     Ok(())
 }
 

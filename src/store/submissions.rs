@@ -24,6 +24,10 @@ pub const ANSWER_KEPT: Duration = Duration::from_hours(24);
 pub const DOUBT_KEPT: Duration = Duration::from_hours(14 * 24);
 /// Most submissions kept: more than a day brings at the provider's own limit of 20 in ten seconds. The oldest go.
 const MAX_ROWS: i64 = 200_000;
+/// The path of upgrades to 4K, which name the task they upgrade.
+const UPGRADE: &str = "veo/get-4k-video";
+/// The family of an upgrade that is a task of its own, and not known by the id of the task it upgrades.
+const UPGRADE_FAMILY: &str = "veo-4k";
 /// Expired ones removed with each that comes.
 const PURGED: i64 = 16;
 
@@ -96,6 +100,17 @@ pub enum Begun {
     KeyReused,
 }
 
+/// How a submission ended.
+#[derive(Debug, Clone)]
+pub enum End {
+    /// The provider answered.
+    Answered(Verdict, SubmissionAnswer),
+    /// It may have reached the provider, and nobody knows what came of it.
+    InDoubt,
+    /// It never reached the provider, and is forgotten.
+    NotSent,
+}
+
 /// What the provider said to a submission.
 #[derive(Debug, Clone)]
 pub enum Verdict {
@@ -117,20 +132,20 @@ impl Store {
         }
     }
 
-    /// Notes what the provider said to it. The task of an accepted one is awaited from then on.
-    pub async fn end_submission(
-        &self,
-        row: i64,
-        verdict: Verdict,
-        answer: SubmissionAnswer,
-    ) -> Result<(), StoreError> {
-        let end = Box::new((verdict, answer));
+    /// Notes how it ended. The task of an accepted one is awaited from then on, and so is an upgrade in doubt: asking for
+    /// it is ordering it, once.
+    pub async fn end_submission(&self, row: i64, end: End) -> Result<(), StoreError> {
+        let end = Box::new(end);
         self.write(Command::EndSubmission { row, end }).await.map(drop)
     }
 
-    /// Forgets a submission that never reached the provider.
-    pub async fn forget_submission(&self, row: i64) -> Result<(), StoreError> {
-        self.write(Command::ForgetSubmission { row }).await.map(drop)
+    /// Upgrades that were being submitted when the process ended, before any is submitted anew.
+    pub async fn cut_off_upgrades(&self) -> Result<Vec<i64>, StoreError> {
+        let rows = sqlx::query("SELECT id FROM submissions WHERE state = 'sent' AND path = $1 ORDER BY id")
+            .bind(UPGRADE)
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
     /// The stored file of a source that the provider had under a URL.
@@ -236,11 +251,19 @@ fn known(row: &Row<'_>) -> rusqlite::Result<Known> {
     })
 }
 
-/// Notes what the provider said; an accepted task is awaited from then on.
-pub(super) fn end(
+/// Notes how a submission ended.
+pub(super) fn end(tx: &mut Tx<'_>, row: i64, end: &End) -> rusqlite::Result<()> {
+    match end {
+        End::Answered(verdict, answer) => answered(tx, row, (verdict, answer)),
+        End::InDoubt => doubt(tx, row),
+        End::NotSent => forget(tx, row),
+    }
+}
+
+fn answered(
     tx: &mut Tx<'_>,
     row: i64,
-    (verdict, answer): &(Verdict, SubmissionAnswer),
+    (verdict, answer): (&Verdict, &SubmissionAnswer),
 ) -> rusqlite::Result<()> {
     if let Verdict::Accepted(task_id) = verdict
         && let Some(expected) = expectation(tx, row, task_id)?
@@ -271,7 +294,32 @@ pub(super) fn end(
     Ok(())
 }
 
-pub(super) fn forget(tx: &Tx<'_>, row: i64) -> rusqlite::Result<()> {
+/// An upgrade is awaited under the id of its video: its answer, at least, was to name no other.
+fn doubt(tx: &mut Tx<'_>, row: i64) -> rusqlite::Result<()> {
+    let found: Option<Option<String>> = tx
+        .db
+        .prepare_cached(
+            "SELECT CASE WHEN json_valid(body) THEN CAST(json_extract(body, '$.taskId') AS TEXT) END
+             FROM submissions WHERE id = ?1 AND state = 'sent' AND path = ?2",
+        )?
+        .query_row(params![row, UPGRADE], |row| row.get(0))
+        .optional()?;
+    let Some(about) = found else {
+        return Ok(());
+    };
+    if let Some(task_id) = about.and_then(|id| id.parse().ok())
+        && let Some(expected) = expectation(tx, row, &task_id)?
+    {
+        expect::expect(tx, &[expected])?;
+    }
+    tx.execute(
+        "UPDATE submissions SET state = 'doubtful' WHERE id = ?1",
+        params![row],
+    )?;
+    Ok(())
+}
+
+fn forget(tx: &Tx<'_>, row: i64) -> rusqlite::Result<()> {
     // A callback may have come meanwhile and proved that it did reach the provider.
     tx.execute(
         "DELETE FROM submissions WHERE id = ?1 AND task_id IS NULL",
@@ -319,10 +367,13 @@ pub(super) fn bind(
     Ok(expected)
 }
 
-/// Tells the task, if it is there, what its submission said of it.
+/// Tells the task, if it is there, what its submission said of it, and that its outcome was ordered.
 pub(super) fn describe(tx: &mut Tx<'_>, expected: &Expectation) -> rusqlite::Result<()> {
     match tasks::find(tx, &expected.source, expected.task_id.as_str())? {
-        Some(task) => expect::complete(tx, task, expected),
+        Some(task) => {
+            expect::complete(tx, task, expected)?;
+            expect::note_ordered(tx, (task, (&expected.kind, expected.index)))
+        }
         // It was deleted, and its callback came late.
         None => Ok(()),
     }
@@ -330,8 +381,13 @@ pub(super) fn describe(tx: &mut Tx<'_>, expected: &Expectation) -> rusqlite::Res
 
 fn expectation(tx: &Tx<'_>, row: i64, task_id: &TaskId) -> rusqlite::Result<Option<Expectation>> {
     tx.db
-        .prepare_cached("SELECT source, kind, idx, family, body, prompt FROM submissions WHERE id = ?1")?
-        .query_row(params![row], |row| {
+        .prepare_cached(
+            "SELECT source, kind, idx,
+                CASE WHEN path = ?2 AND json_valid(body) AND json_extract(body, '$.taskId') <> ?3 THEN ?4 ELSE family END,
+                body, prompt
+             FROM submissions WHERE id = ?1",
+        )?
+        .query_row(params![row, UPGRADE, task_id.as_str(), UPGRADE_FAMILY], |row| {
             Ok(Expectation {
                 source: row.get(0)?,
                 task_id: task_id.clone(),

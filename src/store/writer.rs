@@ -26,7 +26,7 @@ use super::rejected::{self, Ring};
 use super::retention;
 use super::scrub::{self, Judged, Noted, Orders, Scrub};
 use super::statements::Statements;
-use super::submissions::{self, Begun, NewSubmission, SubmissionAnswer, Verdict};
+use super::submissions::{self, Begun, End, NewSubmission};
 use super::{Signals, StoreError};
 use crate::clock::{Clock, Millis, millis};
 use crate::failpoint::{self, Step};
@@ -96,10 +96,7 @@ pub(super) enum Command {
     BeginSubmission(Box<NewSubmission>),
     EndSubmission {
         row: i64,
-        end: Box<(Verdict, SubmissionAnswer)>,
-    },
-    ForgetSubmission {
-        row: i64,
+        end: Box<End>,
     },
 }
 
@@ -646,7 +643,6 @@ fn apply(tx: &mut Tx<'_>, command: &Command) -> rusqlite::Result<Reply> {
         Command::Asks(change) => done(asks::apply(tx, change)?),
         Command::BeginSubmission(new) => Reply::Begun(submissions::begin(tx, new)?),
         Command::EndSubmission { row, end } => done(submissions::end(tx, *row, end)?),
-        Command::ForgetSubmission { row } => done(submissions::forget(tx, *row)?),
     })
 }
 

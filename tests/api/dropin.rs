@@ -317,6 +317,64 @@ async fn a_4k_version_is_awaited_and_one_that_was_made_before_is_taken() {
     );
 }
 
+/// Kind, index and state of the first outcome of a task.
+fn outcome_of(task: &Value) -> [Value; 3] {
+    ["kind", "index", "state"].map(|field| task["outcomes"][0][field].clone())
+}
+
+#[tokio::test]
+async fn an_upgrade_that_was_paid_for_is_awaited_though_its_answer_was_lost() {
+    let (server, upstream) = pair().await;
+    upstream.says("veo/get-4k-video", [Says::Breaks]);
+    let body = r#"{"taskId":"t1","index":1}"#;
+    assert_eq!(submit(&server, "veo/get-4k-video", body).await.status, 502);
+    let task = server.task("t1").await;
+    assert_eq!(outcome_of(&task), [json!("4k"), json!(1), json!("pending")]);
+    assert_eq!(task["asking"][0]["reason"], "silent");
+    let callback = callback_of(&upstream, "veo/get-4k-video", 1).await;
+    let other = server.callback_to(&callback, &failure("n1"));
+    other.signed(KEY).send().await.taken();
+    let ordered = "SELECT count(*) FROM outcomes WHERE ordered = 1";
+    assert_eq!(server.number(ordered).await, 2, "both that it may go by");
+    let own = "SELECT count(*) FROM tasks WHERE task_id = 'n1' AND family = 'veo-4k'";
+    assert_eq!(server.number(own).await, 1);
+}
+
+#[tokio::test]
+async fn an_upgrade_with_an_id_of_its_own_is_a_task_of_its_own() {
+    let (server, upstream) = pair().await;
+    upstream.says("veo/get-4k-video", [made("n1"), made("t1")]);
+    for _ in 0..2 {
+        submit(&server, "veo/get-4k-video", r#"{"taskId":"t1"}"#)
+            .await
+            .fine();
+    }
+    let families = "SELECT count(*) FROM tasks
+                    WHERE task_id = 'n1' AND family = 'veo-4k' OR task_id = 't1' AND family = 'veo'";
+    assert_eq!(server.number(families).await, 2);
+}
+
+#[tokio::test]
+async fn what_the_provider_took_is_noted_once_the_database_can() {
+    let (server, upstream) = pair().await;
+    upstream.says("veo/generate", [made("t1")]);
+    server
+        .sabotage(
+            "CREATE TRIGGER broken BEFORE UPDATE ON submissions BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END",
+        )
+        .await;
+    assert_eq!(submit_as(&server, "k", "{}").await.fine(), made("t1"));
+    assert_eq!(server.get("/v1/tasks/t1").await.status, 404);
+    server.sabotage("DROP TRIGGER broken").await;
+    until("its task is known", async || {
+        let answer = server.get("/v1/tasks/t1").await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(submit_as(&server, "k", "{}").await.fine(), made("t1"));
+    assert_eq!(upstream.asked("veo/generate").len(), 1);
+}
+
 #[tokio::test]
 async fn the_record_of_a_video_is_not_taken_for_the_upgrade_that_goes_by_its_id() {
     let (server, upstream) = pair().await;
@@ -893,4 +951,25 @@ async fn a_submission_whose_answer_died_with_us_is_found_by_its_callback() {
         .get(format!("{}/v1/tasks/t1", serving.url()))
         .bearer_auth(API_TOKEN);
     assert_eq!(Answer::of(task).await.fine()["prompt"], "paid for");
+}
+
+#[tokio::test]
+async fn an_upgrade_whose_answer_died_with_us_is_awaited() {
+    let upstream = ScriptedProvider::start().await;
+    upstream.says("veo/get-4k-video", [made("t1")]);
+    let program = Program::configured(&config(&upstream));
+    let mut serving = program.serve_with(&[("REELHOOK_ABORT_AT", "submission_accepted:1")]);
+    let order = client()
+        .post(format!("{}/api/v1/veo/get-4k-video", serving.url()))
+        .bearer_auth(API_KEY)
+        .body(r#"{"taskId":"t1"}"#);
+    assert!(order.send().await.is_err(), "it died before it answered");
+    serving.wait();
+
+    let serving = program.serve(&[]);
+    let task = client()
+        .get(format!("{}/v1/tasks/t1", serving.url()))
+        .bearer_auth(API_TOKEN);
+    let task = Answer::of(task).await.fine();
+    assert_eq!(outcome_of(&task), [json!("4k"), json!(0), json!("pending")]);
 }
