@@ -51,7 +51,7 @@ pub(super) struct Files {
 /// What the server says of a task.
 struct Look {
     standing: Standing,
-    /// Whether the provider was asked about it.
+    /// Whether the provider was asked about it; since it was announced, which takes away the note of what came before.
     asked: bool,
     files: Files,
     waits: Option<String>,
@@ -186,7 +186,7 @@ fn open(ask: Option<&Ask>) -> Look {
         _ => Standing::Open,
     };
     Look {
-        asked: note.is_some() || ask.is_some_and(|ask| ask.asks > 0),
+        asked: note.is_some(),
         waits: note
             .filter(|_| standing != Standing::Unknown)
             .map(|Note { detail, .. }| human::brief(detail, 120)),
