@@ -1,5 +1,7 @@
 //! Questions: answered from what is recorded, and else by the provider.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderValue, Method};
 use serde_json::json;
@@ -98,16 +100,22 @@ impl Dropin {
         asked: &Asked,
     ) -> Result<Answer, Refusal> {
         let known = self.task(caller, task_id).await?;
-        let from_store = |task: &TaskRecord, only_if_final: bool| {
+        let from_store = |task: &TaskRecord| {
             let url_of = |file: &FileRecord| self.url(caller, task, file, asked);
-            let told = Told::of(task, &url_of);
-            (told.is_final() || !only_if_final).then(|| Answer::ours(told.json(family)))
+            Answer::ours(Told::of(task, &url_of).json(family))
         };
-        if let Some(answer) = known.as_ref().and_then(|task| from_store(task, true)) {
-            return Ok(answer);
+        let (is_known, is_final) = known.as_ref().map_or((false, false), |task| {
+            let told = Told::of(task, &|file| file.provider_url.clone());
+            (told.is_known(), told.is_final(family))
+        });
+        if let Some(task) = known.as_ref().filter(|_| is_final) {
+            return Ok(from_store(task));
         }
         let passed = self.pass(caller, question, asked).await;
-        if let Ok(raw) = &passed {
+        // Of what is known anyway, no delivery is written each time that somebody asks.
+        if let Ok(raw) = &passed
+            && !is_known
+        {
             self.take_record(caller, (family, task_id), known.as_ref(), raw)
                 .await;
         }
@@ -117,10 +125,10 @@ impl Dropin {
                     .error()
                     .is_some_and(|error| task.state.is_terminal() || will_pass(&error)) =>
             {
-                Ok(from_store(task, false).unwrap_or_else(|| raw.into()))
+                Ok(from_store(task))
             }
             (Ok(raw), _) => Ok(raw.into()),
-            (Err(error), Some(task)) => from_store(task, false).ok_or(Refusal::Provider(error)),
+            (Err(_), Some(task)) => Ok(from_store(task)),
             (Err(error), None) => Err(error.into()),
         }
     }
@@ -181,7 +189,11 @@ impl Dropin {
         let Some(url) = parsed.text("url") else {
             return self.pass_link(caller, &asked, body.clone()).await;
         };
-        if let Some((task, file)) = self.behind(caller, &url).await? {
+        if is_ours(&caller.public_url, &url) {
+            // Never passed on: whoever has it may open the file.
+            let Some((task, file)) = self.behind(caller, &url).await? else {
+                return Ok(Answer::ours(shapes::wrong_url()));
+            };
             if file.state == "stored" && !asked.provider_urls {
                 return Ok(Answer::ours(shapes::link(&self.link(
                     caller,
@@ -218,7 +230,7 @@ impl Dropin {
 
     /// The file that a link of ours leads to. Its signature does not matter: the caller may see every file of its source.
     async fn behind(&self, caller: &Caller, url: &str) -> Result<Option<(TaskRecord, FileRecord)>, Refusal> {
-        let Some((task_id, name)) = place_in(&caller.public_url, url) else {
+        let Some((task_id, name)) = place_in((&caller.public_url, &caller.source), url) else {
             return Ok(None);
         };
         let Some(task) = self.task(caller, &task_id).await? else {
@@ -252,9 +264,23 @@ fn will_pass(error: &ApiError) -> bool {
     matches!(error.class(), Class::Retry | Class::Wait | Class::Maintenance)
 }
 
-/// Task and name in a link to a file under `base`.
-fn place_in(base: &Url, url: &str) -> Option<(TaskId, String)> {
-    let url = Url::parse(url).ok().filter(|url| url.origin() == base.origin())?;
+/// Whether a URL is one under `base`.
+fn is_ours(base: &Url, url: &str) -> bool {
+    let prefix = base.path().trim_end_matches('/');
+    let is_below = |url: Url| {
+        let below = url.path().strip_prefix(prefix);
+        url.origin() == base.origin() && below.is_some_and(|below| below.starts_with('/'))
+    };
+    Url::parse(url.trim()).is_ok_and(is_below)
+}
+
+/// Task and name in a link under `base` to a file of the source.
+fn place_in((base, source): (&Url, &str), url: &str) -> Option<(TaskId, String)> {
+    let url = Url::parse(url).ok()?;
+    let of_another = |(name, value): (Cow<str>, Cow<str>)| name == "source" && value != source;
+    if url.query_pairs().any(of_another) {
+        return None;
+    }
     let below = url.path().strip_prefix(base.path().trim_end_matches('/'))?;
     let (task_id, name) = below.strip_prefix("/v1/tasks/")?.split_once("/files/")?;
     let task_id = percent_encoding::percent_decode_str(task_id).decode_utf8().ok()?;

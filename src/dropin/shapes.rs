@@ -7,7 +7,7 @@ use crate::clock::{Millis, rfc3339};
 use crate::provider::rules::State;
 use crate::provider::{Kind, Role};
 use crate::provider_api::Family;
-use crate::store::tasks::{FileRecord, OutcomeRecord, TaskRecord};
+use crate::store::tasks::{AskRecord, FileRecord, OutcomeRecord, TaskRecord};
 
 /// The envelope of a success.
 #[derive(Serialize)]
@@ -78,21 +78,42 @@ impl<'a> Told<'a> {
     }
 
     /// Whether all that the provider could tell is known: the task itself (not only an upgrade that may go by its id) failed,
-    /// or its files are known and none of them waits for the provider's confirmation.
-    pub(super) fn is_final(&self) -> bool {
-        let is_upgrade = |outcome: &OutcomeRecord| outcome.kind != Kind::video().as_str();
-        if self.outcome.is_some_and(is_upgrade) {
+    /// or its files are known, and nothing of it waits for the provider's word.
+    pub(super) fn is_known(&self) -> bool {
+        let is_itself = |outcome: &OutcomeRecord| outcome.kind == Kind::video().as_str();
+        let Some(outcome) = self.outcome.filter(|outcome| is_itself(outcome)) else {
+            return false;
+        };
+        if self.awaits_word(outcome) {
             return false;
         }
-        match self.state() {
+        match outcome.state {
             State::Pending => false,
-            State::Failed => true,
+            State::Failed => !is_lost(outcome),
             State::Succeeded => {
-                let mut files = self.files();
-                files.any(|file| file.role == Role::Result.as_str())
-                    && self.files().all(|file| file.state != "held")
+                self.files().next().is_some() && self.files().all(|file| file.state != "held")
             }
         }
+    }
+
+    /// Whether the provider need not be asked: all is known, and the shape has a place for every file. Stills are recorded
+    /// without the names of their fields, of which a Market job has several.
+    pub(super) fn is_final(&self, shape: Family) -> bool {
+        let is_result = |file: &FileRecord| file.role == Role::Result.as_str();
+        let has_place = |file: &FileRecord| match shape {
+            Family::Veo => true,
+            Family::Market => is_result(file) || file.role == Role::Origin.as_str(),
+        };
+        let may_be_told = || self.files().any(is_result) && self.files().all(has_place);
+        self.is_known() && (self.state() == State::Failed || may_be_told())
+    }
+
+    /// Whether the provider may yet say something else, or more.
+    fn awaits_word(&self, outcome: &OutcomeRecord) -> bool {
+        const REASONS: [&str; 5] = ["conflict", "full", "held", "stale", "unconfirmed"];
+        let is_about = |ask: &&AskRecord| ask.kind == outcome.kind && ask.index == outcome.index;
+        let mut asks = self.task.asks.iter().filter(is_about);
+        asks.any(|ask| REASONS.contains(&ask.reason.as_str()))
     }
 
     /// The answer, in the shape of its endpoint.
@@ -222,6 +243,11 @@ pub(super) fn link(url: &str) -> String {
     success(url)
 }
 
+/// The answer to a URL that is no file's.
+pub(super) fn wrong_url() -> String {
+    json!({"code": 422, "msg": "url is wrong", "data": null}).to_string()
+}
+
 /// The answer to a submission.
 pub(super) fn accepted(task_id: &str) -> String {
     success(json!({"taskId": task_id}))
@@ -247,6 +273,13 @@ fn success<T: Serialize>(data: T) -> String {
 fn stands_for_a_file(file: &FileRecord) -> bool {
     let code = file.error.as_ref().map(|(code, _)| code.as_str());
     !matches!(code, Some("too_many_files" | "url_too_long" | "superseded"))
+}
+
+/// Whether the failure is that nobody could tell what became of the task.
+fn is_lost(outcome: &OutcomeRecord) -> bool {
+    let failure = outcome.failure.as_deref();
+    let failure: Option<serde_json::Value> = failure.and_then(|failure| serde_json::from_str(failure).ok());
+    failure.is_some_and(|failure| failure["kind"] == "lost")
 }
 
 /// As record-info writes it: no zone, meant as UTC.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     API_KEY, Answer, Cdn, KEY, Program, Question, Raw, Reply, Says, ScriptedProvider, Setup, TOKEN,
-    TestServer, client, failure, mp4, record, success, until,
+    TestServer, client, failure, generating, mp4, record, success, until,
 };
 
 const API_TOKEN: &str = "token-of-the-api-0123456789-abcdef";
@@ -211,6 +211,19 @@ async fn who_knows_a_stored_file_by_any_url_gets_one_that_opens() {
         );
     }
     assert_eq!(download_url("", "https://example.com/x").await, theirs);
+    let asked = upstream.asked("common/download-url").len();
+    for dead in [
+        ours.replace("t1", "t2"),
+        ours.replace("source=kie", "source=other"),
+        "http://localhost:1/reel/v1/elsewhere".to_owned(),
+    ] {
+        assert_eq!(download_url("", &dead).await["msg"], "url is wrong", "{dead}");
+    }
+    assert_eq!(
+        upstream.asked("common/download-url").len(),
+        asked,
+        "nobody else is given our links"
+    );
 }
 
 #[tokio::test]
@@ -252,6 +265,37 @@ async fn what_the_provider_tells_of_a_job_that_runs_is_recorded() {
     let result: Value = serde_json::from_str(result).unwrap();
     let opened = Answer::of(server.bare(Method::GET, &link(&result["resultUrls"][0]))).await;
     assert_eq!(opened.status, 200);
+}
+
+#[tokio::test]
+async fn what_a_job_made_besides_its_results_is_told_by_the_provider() {
+    let (server, upstream) = pair().await;
+    let cdn = Cdn::start().await;
+    let [film, frame] =
+        ["/film.mp4", "/frame.mp4"].map(|name| cdn.script(name, [Reply::Whole(mp4(1, 2_000))]));
+    let result = json!({"resultUrls": [film], "lastFrameUrl": [frame]});
+    let told = json!({"code": 200, "msg": "success", "data": {"taskId": "job1", "model": "m", "state": "success",
+        "param": "{}", "resultJson": result.to_string(), "failCode": null, "failMsg": null}});
+    upstream.says("jobs/recordInfo", [told.clone()]);
+    for _ in 0..3 {
+        assert_eq!(ask(&server, "jobs/recordInfo?taskId=job1").await.fine(), told);
+        server.wait_settled("job1").await;
+    }
+    assert_eq!(upstream.asked("jobs/recordInfo").len(), 3);
+    assert_eq!(server.task("job1").await["deliveries"], 1, "once is enough");
+}
+
+#[tokio::test]
+async fn a_task_in_dispute_is_told_by_the_provider() {
+    let (server, upstream) = pair().await;
+    stored(&server, &upstream, ("t1", &mp4(1, 3_000))).await;
+    let told = generating("t1");
+    upstream.says("veo/record-info", [told.clone()]);
+    let callback = callback_of(&upstream, "veo/generate", 1).await;
+    let doubt = server.callback_to(&callback, &failure("t1"));
+    doubt.signed_at(KEY, NOW / 1000 + 1).send().await.taken();
+    assert_eq!(server.task("t1").await["conflicts"], 1);
+    assert_eq!(ask(&server, "veo/record-info?taskId=t1").await.fine(), told);
 }
 
 #[tokio::test]
