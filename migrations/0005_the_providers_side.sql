@@ -68,7 +68,7 @@ CREATE TABLE submissions (
     state        TEXT    NOT NULL,              -- sent (accepted or not: nobody knows), doubtful (the
                                                 -- same, and its upgrade is awaited), accepted, refused
     task_id      TEXT,                          -- bound by the answer or the first callback with the ref
-    body         TEXT,                          -- the request as it came; once the task is known, that has it
+    body         TEXT,                          -- the request as it came, until its task or the answer is known
     prompt       TEXT,                          -- the same
     callback_url TEXT,                          -- the caller's own
     key          BLOB,                          -- SHA-256 of the Idempotency-Key
@@ -81,6 +81,8 @@ CREATE TABLE submissions (
 ) STRICT;
 CREATE UNIQUE INDEX submissions_by_key ON submissions (source, key) WHERE key IS NOT NULL;
 CREATE INDEX submissions_by_age ON submissions (keep_until);
+-- What may go before its time, where there are too many.
+CREATE INDEX submissions_to_spare ON submissions (id) WHERE key IS NULL AND state IN ('accepted', 'refused');
 
 -- Where the provider had what is stored here, to be found by those who know it by that. Kept by triggers: an index over
 -- all downloads would cost every callback.

@@ -22,8 +22,11 @@ use crate::provider::{Kind, TaskId};
 pub const ANSWER_KEPT: Duration = Duration::from_hours(24);
 /// How long a submission is kept of which nobody knows what came of it: as long as the provider keeps a record.
 pub const DOUBT_KEPT: Duration = Duration::from_hours(14 * 24);
-/// Most submissions kept: more than a day brings at the provider's own limit of 20 in ten seconds. The oldest go.
+/// Most submissions kept: more than a day brings at the provider's own limit of 20 in ten seconds. The oldest go, but for
+/// those in doubt and those whose key is still good: these keep a submission from being paid for twice.
 const MAX_ROWS: i64 = 200_000;
+/// Longest answer kept, in bytes: those to submissions have a few hundred.
+const MAX_ANSWER: usize = 64 * 1024;
 /// The path of upgrades to 4K, which name the task they upgrade.
 const UPGRADE: &str = "veo/get-4k-video";
 /// The family of an upgrade that is a task of its own, and not known by the id of the task it upgrades.
@@ -270,15 +273,17 @@ fn answered(
     {
         expect::expect(tx, &[expected])?;
     }
+    let kept = Some(&answer.body).filter(|body| body.len() <= MAX_ANSWER);
     let (state, task_id, keeps_key) = match verdict {
+        // Without its answer the task stands for it.
         Verdict::Accepted(task_id) => ("accepted", Some(task_id.as_str()), true),
-        Verdict::Refused => ("refused", None, true),
+        // A refusal that cannot be given again is asked for again.
+        Verdict::Refused => ("refused", None, kept.is_some()),
         Verdict::NotNow => ("refused", None, false),
     };
     tx.execute(
         "UPDATE submissions SET state = ?2, task_id = COALESCE(?3, task_id), key = CASE WHEN ?4 THEN key END,
-            status = ?5, content_type = ?6, answer = ?7, keep_until = ?8,
-            body = CASE WHEN ?3 IS NULL THEN body END, prompt = CASE WHEN ?3 IS NULL THEN prompt END
+            status = ?5, content_type = ?6, answer = ?7, keep_until = ?8, body = NULL, prompt = NULL
          WHERE id = ?1",
         params![
             row,
@@ -287,7 +292,7 @@ fn answered(
             keeps_key,
             answer.status,
             answer.content_type,
-            answer.body.as_ref(),
+            kept.filter(|_| keeps_key).map(AsRef::as_ref),
             later(tx.now, ANSWER_KEPT)
         ],
     )?;
@@ -360,7 +365,8 @@ pub(super) fn bind(
     let expected = expectation(tx, row, task_id)?;
     if bound.is_none() {
         tx.execute(
-            "UPDATE submissions SET state = 'accepted', task_id = ?2, keep_until = ?3 WHERE id = ?1",
+            "UPDATE submissions SET state = 'accepted', task_id = ?2, keep_until = ?3, body = NULL, prompt = NULL
+             WHERE id = ?1",
             params![row, task_id.as_str(), later(tx.now, ANSWER_KEPT)],
         )?;
     }
@@ -411,8 +417,11 @@ fn purge(tx: &Tx<'_>) -> rusqlite::Result<()> {
     )?;
     // Ids have gaps only where one was removed: this keeps too few rather than too many.
     tx.execute(
-        "DELETE FROM submissions WHERE id <= (SELECT max(id) FROM submissions) - ?1",
-        params![MAX_ROWS],
+        "DELETE FROM submissions WHERE id IN
+            (SELECT id FROM submissions
+             WHERE key IS NULL AND state IN ('accepted', 'refused') AND id <= (SELECT max(id) FROM submissions) - ?1
+             ORDER BY id LIMIT ?2)",
+        params![MAX_ROWS, PURGED],
     )?;
     Ok(())
 }

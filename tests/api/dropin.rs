@@ -709,6 +709,56 @@ async fn what_was_refused_for_now_may_be_tried_again_and_what_was_refused_for_go
 }
 
 #[tokio::test]
+async fn of_what_was_refused_little_is_kept() {
+    let (server, upstream) = pair().await;
+    let refused = |msg: &str| json!({"code": 422, "msg": msg, "data": null});
+    let long = refused(&"x".repeat(100_000));
+    upstream.says("veo/generate", [refused("no"), long.clone(), long.clone()]);
+    let body = json!({"prompt": "p".repeat(100_000)}).to_string();
+    for _ in 0..2 {
+        assert_eq!(submit_as(&server, "short", &body).await.fine(), refused("no"));
+    }
+    assert_eq!(upstream.asked("veo/generate").len(), 1);
+    for _ in 0..2 {
+        assert_eq!(submit_as(&server, "long", &body).await.fine(), long);
+    }
+    assert_eq!(upstream.asked("veo/generate").len(), 3, "its answer was not kept");
+    let kept =
+        "SELECT sum(COALESCE(length(body), 0) + COALESCE(length(prompt), 0) + COALESCE(length(answer), 0))
+                FROM submissions";
+    assert!(server.number(kept).await < 1_000);
+}
+
+#[tokio::test]
+async fn what_keeps_from_paying_twice_is_kept_however_many_come() {
+    let (server, upstream) = pair().await;
+    upstream.says(
+        "veo/generate",
+        [Says::Json(made("t1")), Says::Json(made("t2")), Says::Breaks],
+    );
+    submit_as(&server, "k", "{}").await.fine();
+    submit(&server, "veo/generate", "{}").await.fine();
+    assert_eq!(submit(&server, "veo/generate", "{}").await.status, 502);
+    server.sabotage("UPDATE submissions SET id = id - 1000000").await;
+    server
+        .sabotage(
+            "INSERT INTO submissions
+                (id, ref, source, path, family, kind, idx, state, task_id, body_sha256, created_at, keep_until)
+             SELECT 1, 'x', source, path, family, kind, idx, state, task_id, body_sha256, created_at, keep_until
+             FROM submissions WHERE state = 'accepted' LIMIT 1",
+        )
+        .await;
+    upstream.says("veo/generate", [made("t4")]);
+    submit(&server, "veo/generate", "{}").await.fine();
+    let old = "SELECT count(*) FROM submissions WHERE id < 0";
+    assert_eq!(
+        server.number(old).await,
+        2,
+        "the one with a key, the one in doubt"
+    );
+}
+
+#[tokio::test]
 async fn of_twenty_who_send_the_same_at_once_one_is_passed_on() {
     let (server, upstream) = pair().await;
     upstream.says("veo/generate", [Says::Held(made("t1"))]);

@@ -115,6 +115,6 @@ pub(crate) const WRONGS: [(&str, &str); 21] = [
     (
         "submissions were accepted and nobody knows as which task, or are in doubt although that is known",
         "SELECT count(*) FROM submissions
-         WHERE (state = 'accepted' AND task_id IS NULL) OR (state = 'sent' AND (task_id IS NOT NULL OR answer IS NOT NULL))",
+         WHERE (state = 'accepted' AND task_id IS NULL) OR (state IN ('sent', 'doubtful') AND (task_id IS NOT NULL OR answer IS NOT NULL))",
     ),
 ];
