@@ -72,7 +72,6 @@ impl Instance {
         let certificate_again = Arc::new(Notify::new());
         let certificate = Certificate::of(config, &data, clock.clone(), certificate_again.clone())?;
         let apis = Live::new(apis(config, &clock, &Apis::new())?);
-        let storage_to_try = storage.clone();
         let ground = Ground {
             store,
             storage,
@@ -101,7 +100,7 @@ impl Instance {
             settings: http_settings(config),
         });
         listeners.serve(config, &app, certificate, &tasks);
-        tasks.spawn(try_bucket(config.media(), storage_to_try, tasks.clone()));
+        tasks.spawn(try_bucket(config.media(), app.storage.clone(), tasks.clone()));
         tasks.spawn(downloader.run());
         tasks.spawn(retention.run());
         tasks.spawn(scrubber.run());
