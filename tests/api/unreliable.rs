@@ -36,7 +36,7 @@ fn settings(seed: u64) -> Settings {
 
 async fn receiver(provider: &Provider) -> TestServer {
     TestServer::with(&format!(
-        "reconcile.after = \"5s\"\nreconcile.every = \"200ms\"\nreconcile.max_per_second = 200\n\
+        "reconcile.after = \"8s\"\nreconcile.every = \"200ms\"\nreconcile.max_per_second = 200\n\
          downloads.retry_base = \"20ms\"\n\
          [sources.kie]\nhmac_keys = [\"{KEY}\"]\napi_url = \"{}\"\napi_key = \"{}\"\napi_queries = 1000\n",
         provider.simulator.url(),
