@@ -30,6 +30,7 @@ mod submit;
 mod under_way;
 
 pub use ask::Question;
+pub use request::prompt_of;
 pub use submit::{Endpoint, Submission};
 
 use under_way::UnderWay;

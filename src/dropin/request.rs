@@ -88,6 +88,11 @@ impl<'a> Body<'a> {
     }
 }
 
+/// The prompt in a request to the provider, if there is one; as much of it as is kept.
+pub fn prompt_of(request: &str) -> Option<String> {
+    Body::parse(request.as_bytes()).ok()?.prompt()
+}
+
 fn push(json: &mut String, name: &str, value: &str) {
     if json.len() > 1 {
         json.push(',');

@@ -16,6 +16,7 @@ use super::problem::{Path, Problem};
 use super::scrub;
 use super::views::{Seen, TaskView, apis_paused};
 use crate::clock::{parse_rfc3339, rfc3339};
+use crate::dropin::prompt_of;
 use crate::provider::{Kind, TaskId};
 use crate::retention::remove_task;
 use crate::store::StoreError;
@@ -250,7 +251,10 @@ fn expectation(app: &App, expected: Expected) -> Result<Expectation, Problem> {
     };
     Ok(Expectation {
         source,
-        prompt: expected.params.as_deref().and_then(prompt_of),
+        prompt: expected
+            .params
+            .as_deref()
+            .and_then(|params| prompt_of(params.get())),
         task_id: expected.task_id,
         kind: expected.kind,
         index: expected.index,
@@ -258,21 +262,6 @@ fn expectation(app: &App, expected: Expected) -> Result<Expectation, Problem> {
         family: expected.family,
         params: expected.params.map(|params| params.get().to_owned()),
     })
-}
-
-/// Where requests of the provider's API keep their prompt.
-fn prompt_of(params: &RawValue) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Input {
-        prompt: Option<String>,
-    }
-    #[derive(Deserialize)]
-    struct Params {
-        prompt: Option<String>,
-        input: Option<Input>,
-    }
-    let params: Params = serde_json::from_str(params.get()).ok()?;
-    params.prompt.or_else(|| params.input?.prompt)
 }
 
 /// Deletes a task, its records and its files; a tombstone keeps late callbacks from reviving it.
