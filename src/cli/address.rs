@@ -1,10 +1,11 @@
 //! Where this machine reaches the server that a configuration describes.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use url::{Host, Url};
 
 use crate::config::Config;
+use crate::config::as_destination;
 use crate::tls;
 
 /// A server, by its URL and by where to connect to.
@@ -47,16 +48,6 @@ impl Address {
             None => Self::named(by_address),
         }
     }
-}
-
-/// Who listens everywhere listens also on loopback; as a destination the address itself is not portable.
-fn as_destination(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen {
-        SocketAddr::V4(v4) if v4.ip().is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        other => other.ip(),
-    };
-    SocketAddr::new(ip, listen.port())
 }
 
 fn url(scheme: &str, address: SocketAddr) -> Url {

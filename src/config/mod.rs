@@ -7,7 +7,7 @@
 //! This is the one place that reads the environment; the rest of the program gets what it needs from here.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -233,6 +233,16 @@ impl Config {
         }
         toml::to_string(&shown).expect("every field has a TOML form")
     }
+}
+
+/// Who listens everywhere listens also on loopback; as a destination the address itself is not portable.
+pub fn as_destination(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        other => other.ip(),
+    };
+    SocketAddr::new(ip, listen.port())
 }
 
 /// Whether an address is this machine's own; `0.0.0.0` and `::` are not, for they stand for every address it has.

@@ -5,7 +5,7 @@
 //! arrive at.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
@@ -29,7 +29,7 @@ pub use settings::{Account, Callbacks, Faults, Links, Settings, Trouble};
 pub use tasks::{Family, Kind, Role};
 
 use crate::clock::Clock;
-use crate::config::Secret;
+use crate::config::{self, Secret};
 use crate::shutdown::Tasks;
 use callbacks::Timetable;
 use dice::Dice;
@@ -132,7 +132,7 @@ impl Simulator {
         let simulator = Self(Arc::new(Shared {
             dice: Dice::new(settings.seed),
             addr,
-            media_url: format!("http://{}", as_destination(media_addr)),
+            media_url: format!("http://{}", config::as_destination(media_addr)),
             book: Mutex::new(Book::new(settings.account.credits)),
             limits: Mutex::new(Limits::new(settings.account)),
             trouble: Mutex::new(None),
@@ -181,7 +181,7 @@ impl Simulator {
 
     /// The base URL of its API, without a slash at the end.
     pub fn url(&self) -> String {
-        format!("http://{}", as_destination(self.0.addr))
+        format!("http://{}", config::as_destination(self.0.addr))
     }
 
     /// The key of its API.
@@ -237,14 +237,4 @@ impl Simulator {
 /// A panic elsewhere leaves nothing half changed that would matter to a simulation.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Who listens everywhere is reached on loopback.
-fn as_destination(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen {
-        SocketAddr::V4(v4) if v4.ip().is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        other => other.ip(),
-    };
-    SocketAddr::new(ip, listen.port())
 }
