@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
-use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use crate::clock::Clock;
@@ -19,7 +18,7 @@ use crate::file_urls::{FileName, FileUrls};
 use crate::provider::{Event, Kind, TaskId};
 use crate::provider_api::{ApiError, ProviderApi, RawAnswer};
 use crate::shutdown::Tasks;
-use crate::store::record::{Content, NewDelivery, Verified, Via};
+use crate::store::record::{ProviderAnswer, Via};
 use crate::store::tasks::{FileRecord, TaskRecord};
 use crate::store::{Store, StoreError};
 
@@ -264,27 +263,17 @@ impl Dropin {
 
     /// Has an answer of the provider recorded the way a callback is. That it could not be is no reason to withhold it.
     async fn enter(&self, caller: &Caller, task_id: &TaskId, (kind, index): (Kind, u32), said: Said) {
-        let delivery = NewDelivery {
+        let answer = ProviderAnswer {
             source: caller.source.clone(),
             via: Via::Api,
             received_at: self.0.parts.clock.now(),
-            remote_addr: None,
-            headers: "{}".to_owned(),
-            body_length: said.body.len(),
-            body_digest: Sha256::digest(&said.body).into(),
+            task_id: task_id.clone(),
+            kind,
+            index,
+            event: said.event,
             body: said.body,
-            content: Content::Verified(Box::new(Verified {
-                task_id: task_id.clone(),
-                kind,
-                index,
-                event: said.event,
-                binding: None,
-                hold: false,
-                reference: None,
-            })),
-            held: Vec::new(),
         };
-        match self.0.parts.store.record_delivery(delivery).await {
+        match self.0.parts.store.record_delivery(answer.into()).await {
             Ok(recorded) => tracing::info!(
                 source = caller.source,
                 task.id = %task_id,

@@ -13,7 +13,7 @@ use super::under_way::{Outcome, Place};
 use super::{Answer, Caller, Dropin, Refusal, Said, shapes};
 use crate::failpoint::{self, Step};
 use crate::provider::payload::Document;
-use crate::provider::{Event, Kind, TaskId};
+use crate::provider::{Event, Kind, TaskId, family};
 use crate::provider_api::{self, ApiError, Call, Class, RawAnswer};
 use crate::store::StoreError;
 use crate::store::submissions::{Begun, End, Known, NewSubmission, SubmissionAnswer, Verdict};
@@ -53,7 +53,7 @@ impl Endpoint {
     fn family(self) -> &'static str {
         match self {
             Self::Generate | Self::FourK => "veo",
-            Self::Extend => "veo-extend",
+            Self::Extend => family::EXTENSION,
             Self::CreateTask => "market",
         }
     }

@@ -204,7 +204,6 @@ impl Ingest {
             Err((refusal, task_id)) => {
                 let noted = self.notes.admit(arrival.remote_addr, arrival.body.len());
                 if noted {
-                    let query = Query::parse(arrival.query);
                     let name = arrival.source;
                     self.record_refusal(arrival, received_at, &refusal, task_id.clone())
                         .await;

@@ -130,6 +130,14 @@ impl fmt::Display for Kind {
     }
 }
 
+/// Names of API families that decide what a task is asked about, as tasks are announced with them.
+pub mod family {
+    /// Tasks that extend another's video: their record names the whole film, their callback does not.
+    pub const EXTENSION: &str = "veo-extend";
+    /// 4K upgrades that are tasks of their own: they have a record, as any task.
+    pub const UPGRADE: &str = "veo-4k";
+}
+
 /// What a file is to its task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -10,16 +10,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, Millis, millis};
 use crate::config::Live;
-use crate::provider::{Event, Kind};
+use crate::provider::{Event, Kind, family};
 use crate::provider_api::{Answer, ApiError, Class, Family, ProviderApi};
 use crate::shutdown::Tasks;
 use crate::store::asks::{Ask, EVERY_4K, FreshLink, Note, Reason, Then};
-use crate::store::record::{Content, NewDelivery, Verified, Via};
+use crate::store::record::{ProviderAnswer, Via};
 use crate::store::{Store, StoreError};
 use crate::worker;
 
@@ -201,7 +200,7 @@ impl Reconciler {
         if ask.about.kind == Kind::full_hd() {
             return Ok((api.get_1080p_video(task_id, index).await?, None));
         }
-        if ask.about.kind == Kind::four_k() && ask.family.as_deref() != Some(UPGRADE) {
+        if ask.about.kind == Kind::four_k() && ask.family.as_deref() != Some(family::UPGRADE) {
             // The question is the order: where nobody ordered one, or it ended, it would cost.
             if !self.store.is_awaited(&ask.about).await? {
                 return Err(Came::mute(
@@ -284,27 +283,17 @@ impl Reconciler {
 
     /// Has a final answer recorded, the way a callback is.
     async fn record(&self, ask: &Ask, event: Event, body: Bytes) -> Result<(), StoreError> {
-        let recorded = self.store.record_delivery(NewDelivery {
+        let answer = ProviderAnswer {
             source: ask.source.clone(),
             via: Via::Poll,
             received_at: self.clock.now(),
-            remote_addr: None,
-            headers: "{}".to_owned(),
-            body_length: body.len(),
-            body_digest: Sha256::digest(&body).into(),
+            task_id: ask.task_id.clone(),
+            kind: ask.about.kind.clone(),
+            index: ask.about.index,
+            event,
             body,
-            content: Content::Verified(Box::new(Verified {
-                task_id: ask.task_id.clone(),
-                kind: ask.about.kind.clone(),
-                index: ask.about.index,
-                event,
-                binding: None,
-                hold: false,
-                reference: None,
-            })),
-            held: Vec::new(),
-        });
-        let recorded = recorded.await?;
+        };
+        let recorded = self.store.record_delivery(answer.into()).await?;
         tracing::info!(
             source = ask.source,
             task.id = %ask.task_id,
@@ -419,13 +408,10 @@ impl Reconciler {
     }
 }
 
-/// The family of 4K upgrades that are tasks of their own: they have a record, as any task.
-const UPGRADE: &str = "veo-4k";
-
 /// The family by the name that a task was announced with.
 fn family_of(name: &str) -> Option<Family> {
     match name {
-        "veo-extend" | UPGRADE => Some(Family::Veo),
+        family::EXTENSION | family::UPGRADE => Some(Family::Veo),
         name => name.parse().ok(),
     }
 }

@@ -8,7 +8,7 @@ use super::record::LAST_OUTCOME;
 use super::writer::{Command, Reply, Tx, next};
 use super::{Store, StoreError, asks, keys, summary, tasks};
 use crate::provider::rules::State;
-use crate::provider::{Kind, TaskId};
+use crate::provider::{Kind, TaskId, family};
 
 /// A task that somebody submitted and whose callback is awaited.
 #[derive(Debug, Clone)]
@@ -30,9 +30,6 @@ pub struct Expectation {
     /// Whether the provider is to be asked at once: its callback is not to be expected any more.
     pub ask_now: bool,
 }
-
-/// The family of tasks that extend another's video.
-const EXTENSION: &str = "veo-extend";
 
 impl Store {
     /// Records tasks whose callbacks are awaited; how many of them were unknown. A tombstone of one is lifted.
@@ -132,7 +129,7 @@ fn insert(tx: &mut Tx<'_>, expected: &Expectation) -> rusqlite::Result<i64> {
 
 /// Fills in what a callback that came first lacked.
 pub(super) fn complete(tx: &mut Tx<'_>, task: i64, expected: &Expectation) -> rusqlite::Result<()> {
-    if expected.family.as_deref() == Some(EXTENSION) && tasks::family(tx, task)?.is_none() {
+    if expected.family.as_deref() == Some(family::EXTENSION) && tasks::family(tx, task)?.is_none() {
         ask_for_the_whole(tx, task)?;
     }
     tx.execute(

@@ -16,7 +16,7 @@ use super::record::Reference;
 use super::writer::{Command, Reply, Tx};
 use super::{Store, StoreError, tasks};
 use crate::clock::{Millis, millis};
-use crate::provider::{Kind, TaskId};
+use crate::provider::{Kind, TaskId, family};
 
 /// How long the answer to a submission is kept, to be given again under the same key.
 pub const ANSWER_KEPT: Duration = Duration::from_hours(24);
@@ -29,8 +29,6 @@ const MAX_ROWS: i64 = 200_000;
 const MAX_ANSWER: usize = 64 * 1024;
 /// The path of upgrades to 4K, which name the task they upgrade.
 const UPGRADE: &str = "veo/get-4k-video";
-/// The family of an upgrade that is a task of its own, and not known by the id of the task it upgrades.
-const UPGRADE_FAMILY: &str = "veo-4k";
 /// Expired ones removed with each that comes.
 const PURGED: i64 = 16;
 
@@ -393,7 +391,7 @@ fn expectation(tx: &Tx<'_>, row: i64, task_id: &TaskId) -> rusqlite::Result<Opti
                 body, prompt
              FROM submissions WHERE id = ?1",
         )?
-        .query_row(params![row, UPGRADE, task_id.as_str(), UPGRADE_FAMILY], |row| {
+        .query_row(params![row, UPGRADE, task_id.as_str(), family::UPGRADE], |row| {
             Ok(Expectation {
                 source: row.get(0)?,
                 task_id: task_id.clone(),

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::writer::{Command, Reply, Tx};
@@ -79,6 +80,52 @@ pub struct NewDelivery {
     pub content: Content,
     /// What it holds of the bounds on memory and queue until its commit, whoever still waits for that.
     pub held: Vec<OwnedSemaphorePermit>,
+}
+
+/// What the provider's API said of a task when it was asked: recorded the way a callback is.
+#[derive(Debug)]
+pub struct ProviderAnswer {
+    /// The source's name.
+    pub source: String,
+    /// Who asked.
+    pub via: Via,
+    /// When it was read completely.
+    pub received_at: Millis,
+    /// The task that was asked about.
+    pub task_id: TaskId,
+    /// Which result it is about.
+    pub kind: Kind,
+    /// Which of several.
+    pub index: u32,
+    /// What it says.
+    pub event: Event,
+    /// The raw body.
+    pub body: Bytes,
+}
+
+impl From<ProviderAnswer> for NewDelivery {
+    fn from(answer: ProviderAnswer) -> Self {
+        Self {
+            source: answer.source,
+            via: answer.via,
+            received_at: answer.received_at,
+            remote_addr: None,
+            headers: "{}".to_owned(),
+            body_length: answer.body.len(),
+            body_digest: Sha256::digest(&answer.body).into(),
+            body: answer.body,
+            content: Content::Verified(Box::new(Verified {
+                task_id: answer.task_id,
+                kind: answer.kind,
+                index: answer.index,
+                event: answer.event,
+                binding: None,
+                hold: false,
+                reference: None,
+            })),
+            held: Vec::new(),
+        }
+    }
 }
 
 /// What a delivery carries.
@@ -187,14 +234,19 @@ fn record_referring(
         }
         return verified::record(tx, delivery, verified);
     };
-    let mut placed = verified.clone();
-    if reference.kind_is_open {
-        placed.kind.clone_from(&submission.kind);
-    }
-    if reference.index_is_open {
-        placed.index = submission.index;
-    }
-    let recorded = verified::record(tx, delivery, &placed)?;
+    let recorded = if reference.kind_is_open || reference.index_is_open {
+        let mut placed = verified.clone();
+        if reference.kind_is_open {
+            placed.kind.clone_from(&submission.kind);
+        }
+        if reference.index_is_open {
+            placed.index = submission.index;
+        }
+        verified::record(tx, delivery, &placed)?
+    } else {
+        // Our own URLs leave nothing open.
+        verified::record(tx, delivery, verified)?
+    };
     submissions::describe(tx, &submission)?;
     Ok(recorded)
 }

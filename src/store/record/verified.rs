@@ -7,7 +7,7 @@ use super::outcome::{Outcome, Said};
 use super::row::{Body, DeliveryRow, owner_of_body};
 use super::{Binding, NewDelivery, ROWS_PER_VERDICT, Recorded, Verified, Via};
 use crate::provider::rules::{self, Claim, Effect, Ruling, Standing, State, Verdict};
-use crate::provider::{Event, OutcomeClass, TaskId};
+use crate::provider::{Event, OutcomeClass, TaskId, family};
 use crate::store::asks::{self, Reason};
 use crate::store::downloads::{self, NewDownload};
 use crate::store::overrule::{self, Overruling};
@@ -186,7 +186,10 @@ fn believe(tx: &mut Tx<'_>, item: Item<'_>, task: i64) -> rusqlite::Result<Recor
         let family = tasks::family(tx, task)?;
         ask_for_more(tx, item, task, family.as_deref())?;
     }
-    asks::review(tx, (task, about), None)?;
+    // A repeat, which is the usual one, opens and closes nothing.
+    if adopted || settled || disputed || by_provider {
+        asks::review(tx, (task, about), None)?;
+    }
     let count = Count {
         verdict: ruling.verdict,
         reason: reason_of(ruling, event),
@@ -248,12 +251,9 @@ fn ask_for_more(tx: &mut Tx<'_>, item: Item<'_>, task: i64, family: Option<&str>
 
 /// Whether a task extends the video of another: then the provider's record names the whole film, and the callback does
 /// not. Known by the family that was announced, or by the documented form of its id.
-fn extends_another(task_id: &TaskId, family: Option<&str>) -> bool {
-    family == Some(EXTENSION) || task_id.as_str().starts_with("veo_extend")
+fn extends_another(task_id: &TaskId, announced_as: Option<&str>) -> bool {
+    announced_as == Some(family::EXTENSION) || task_id.as_str().starts_with("veo_extend")
 }
-
-/// The family of tasks that extend another's video.
-const EXTENSION: &str = "veo-extend";
 
 /// Counts a delivery under a signature that was used before, on the outcome of that first use.
 fn recount(
