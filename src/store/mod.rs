@@ -132,7 +132,7 @@ impl OpenError {
 const MIN_SQLITE: &str = "3.51.3";
 
 /// Version, name and text of each migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 6] = [
     (1, "init", include_str!("../../migrations/0001_init.sql")),
     (
         2,
@@ -150,12 +150,17 @@ const MIGRATIONS: [(i64, &str, &str); 5] = [
         include_str!("../../migrations/0004_stored_files.sql"),
     ),
     (
-        LATEST_MIGRATION,
+        5,
         "the_providers_side",
         include_str!("../../migrations/0005_the_providers_side.sql"),
     ),
+    (
+        LATEST_MIGRATION,
+        "what_people_look_at",
+        include_str!("../../migrations/0006_what_people_look_at.sql"),
+    ),
 ];
-const LATEST_MIGRATION: i64 = 5;
+const LATEST_MIGRATION: i64 = 6;
 
 /// Bytes of a page of a new database: what a callback brings is appended, and takes fewer writes the larger a page is.
 const PAGE_SIZE: u32 = 8192;
