@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 /// The blocks, in the order in which they stand.
-const BLOCKS: [&str; 3] = ["ingest", "downloads", "reconcile"];
+const BLOCKS: [&str; 4] = ["ingest", "downloads", "reconcile", "pages"];
 
 /// Where the document and its plots are.
 pub(crate) fn directory() -> PathBuf {
