@@ -166,7 +166,7 @@ pub(super) fn remove(tx: &mut Tx<'_>, task: i64) -> rusqlite::Result<Deletion> {
     asks::forget(tx, task)?;
     tx.execute("DELETE FROM tasks WHERE id = ?1", params![task])?;
     tx.remove_key((keys::hash_of(&task_id), task))?;
-    tx.next_change();
+    tx.next_change(task);
     Ok(Deletion::Done)
 }
 

@@ -345,9 +345,9 @@ impl NewDownload {
             // The same file again: it is on its way.
             Some(file) if file.under_way && file.url == self.url => Ok(()),
             Some(file) => {
-                let of_row = [file.id, tx.now, tx.next_change()];
+                let of_row = [file.id, tx.now, tx.next_change(self.task)];
                 tx.execute(TAKE_OVER, self.values(&of_row))?;
-                self.note_queued(tx);
+                self.note(tx, file.id);
                 Ok(())
             }
             None => {
@@ -359,14 +359,14 @@ impl NewDownload {
 
     /// Writes it as a row that its task does not have yet.
     pub(super) fn insert_at(&self, tx: &mut Tx<'_>, id: i64) -> rusqlite::Result<()> {
-        let of_row = [id, tx.now, tx.next_change()];
+        let of_row = [id, tx.now, tx.next_change(self.task)];
         tx.execute(INSERT, self.values(&of_row))?;
         tx.note_inserted(match self.state {
             "queued" => "files.queued",
             "held" => "files.held",
             _ => "files.failed",
         });
-        self.note_queued(tx);
+        self.note(tx, id);
         Ok(())
     }
 
@@ -395,9 +395,12 @@ impl NewDownload {
         self.state == "queued"
     }
 
-    fn note_queued(&self, tx: &mut Tx<'_>) {
-        if self.is_queued() {
-            tx.note_queued();
+    /// Notes what others are told of the row that it was written as.
+    fn note(&self, tx: &mut Tx<'_>, id: i64) {
+        match self.state {
+            "queued" => tx.note_queued(),
+            "failed" => tx.note_ended(self.task, id),
+            _ => {}
         }
     }
 }
@@ -528,6 +531,9 @@ pub(super) fn settle(tx: &mut Tx<'_>, lease: Lease, settlement: &Settlement) -> 
     };
     // A claim ended: even a final failure may have made room for a download of the same host.
     tx.note_queued();
+    if matches!(settlement, Settlement::Stored { .. } | Settlement::Failed { .. }) {
+        tx.note_ended(task, lease.download);
+    }
     summary::refresh(tx, task)?;
     if let Settlement::Expired { at, .. } = settlement {
         ask_for_link(tx, lease.download, *at)?;
@@ -605,17 +611,17 @@ pub(super) fn release_held(
 
 /// Fails the files of an outcome that wait in a state. The caller refreshes the task's summary.
 pub(super) fn fail_waiting(
-    tx: &Tx<'_>,
+    tx: &mut Tx<'_>,
     (task, (kind, index)): asks::Place<'_>,
     state: &str,
     (code, detail): (&str, &str),
 ) -> rusqlite::Result<()> {
-    tx.execute(
+    let failed: Vec<i64> = tx.all(
         concat!(
             "UPDATE downloads SET state = 'failed', waits_until = NULL, error_code = ?5, error_detail = ?6,
                 updated_at = ?7, change_seq = ?8 WHERE ",
             of_task!("?1"),
-            " AND kind = ?2 AND idx = ?3 AND state = ?4"
+            " AND kind = ?2 AND idx = ?3 AND state = ?4 RETURNING id"
         ),
         params![
             task,
@@ -627,7 +633,11 @@ pub(super) fn fail_waiting(
             tx.now,
             tx.upcoming_change()
         ],
+        |row| row.get(0),
     )?;
+    for download in failed {
+        tx.note_ended(task, download);
+    }
     Ok(())
 }
 

@@ -106,7 +106,8 @@ pub(super) fn insert_heard_of(tx: &mut Tx<'_>, source: &str, task_id: &TaskId) -
 }
 
 fn insert(tx: &mut Tx<'_>, expected: &Expectation) -> rusqlite::Result<i64> {
-    let (id, change) = (next(&mut tx.ids.task), tx.next_change());
+    let id = next(&mut tx.ids.task);
+    let change = tx.next_change(id);
     tx.execute(
         "INSERT INTO tasks (id, source, task_id, state, media, family, params, prompt, created_at, updated_at,
                             deliveries, conflicts, change_seq)

@@ -25,6 +25,7 @@ use crate::shutdown::Tasks;
 pub mod accept;
 pub mod asks;
 pub mod backup;
+pub mod changes;
 pub mod data_dir;
 pub mod deletion;
 pub mod deliveries;
@@ -47,6 +48,7 @@ mod statements;
 mod summary;
 mod writer;
 
+use changes::Changes;
 use keys::Keys;
 use tasks::OldestQueued;
 use writer::{Command, Job, Queue, Reply};
@@ -201,6 +203,8 @@ struct Signals {
     /// How long nothing may be heard of a task before the provider is asked, in milliseconds.
     silence: AtomicI64,
     changes: watch::Sender<i64>,
+    /// What changed, told before the number of the last change is.
+    latest: Changes,
 }
 
 impl Store {
@@ -216,6 +220,7 @@ impl Store {
             asks: Notify::new(),
             silence: asks::usual_silence(),
             changes: watch::Sender::new(0),
+            latest: Changes::new(),
         });
         let (queue, jobs) = Queue::bounded();
         let open = {

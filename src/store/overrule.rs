@@ -42,7 +42,7 @@ pub(super) fn files(tx: &mut Tx<'_>, task: i64, by: &Overruling<'_>) -> rusqlite
     let superseded = present
         .iter()
         .filter(|file| !file.stored && !named.contains(&(file.role.as_str(), file.n)));
-    let change = tx.next_change();
+    let change = tx.next_change(task);
     for file in superseded {
         tx.execute(
             "UPDATE downloads SET state = 'failed', error_code = 'superseded', waits_until = NULL, lease_until = NULL,
@@ -50,6 +50,7 @@ pub(super) fn files(tx: &mut Tx<'_>, task: i64, by: &Overruling<'_>) -> rusqlite
                 updated_at = ?2, change_seq = ?3 WHERE id = ?1",
             params![file.id, tx.now, change],
         )?;
+        tx.note_ended(task, file.id);
     }
     Ok(())
 }

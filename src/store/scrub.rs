@@ -531,7 +531,12 @@ fn change(tx: &mut Tx<'_>, file: &StoredFile, (state, error): (&str, Option<&str
     if state == "queued" {
         tx.note_queued();
     }
-    tasks.into_iter().try_for_each(|task| summary::refresh(tx, task))
+    tasks.into_iter().try_for_each(|task| {
+        if state != "queued" {
+            tx.note_ended(task, file.row);
+        }
+        summary::refresh(tx, task)
+    })
 }
 
 fn insert_finding(

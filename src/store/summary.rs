@@ -6,11 +6,11 @@ use super::ranges::of_task;
 use super::writer::Tx;
 
 /// Brings the summary of a task up to date after its outcomes or downloads changed, under a change number that is what
-/// [`Tx::upcoming_change`] said before.
+/// [`Tx::upcoming_change`] said before, or a later one.
 ///
 /// The state is that of `(video, 0)` if known, else of the newest outcome.
 pub(super) fn refresh(tx: &mut Tx<'_>, task: i64) -> rusqlite::Result<()> {
-    let change = tx.next_change();
+    let change = tx.next_change(task);
     tx.execute(
         concat!(
             "UPDATE tasks SET updated_at = ?2, change_seq = ?3,

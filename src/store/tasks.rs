@@ -255,6 +255,16 @@ impl Store {
         with_details(&mut reader, &rows).await
     }
 
+    /// The tasks of these rows, in any order, without those that are gone.
+    pub async fn tasks_by_row(&self, rows: &[i64]) -> Result<Vec<TaskRecord>, StoreError> {
+        let mut reader = self.readers.begin().await?;
+        let rows = sqlx::query("SELECT t.* FROM jsonb_each($1) w CROSS JOIN tasks t ON t.id = w.value")
+            .bind(to_json(rows))
+            .fetch_all(&mut *reader)
+            .await?;
+        with_details(&mut reader, &rows).await
+    }
+
     /// A page of tasks, newest row first. Examines at most [`ROWS_EXAMINED`] rows, then returns short with a cursor.
     pub async fn list_tasks(&self, filter: &TaskFilter) -> Result<Page<TaskRecord>, StoreError> {
         let before = filter.before.unwrap_or(i64::MAX);
@@ -489,7 +499,8 @@ pub(super) struct NewTask<'d> {
 
 impl NewTask<'_> {
     pub(super) fn insert(&self, tx: &mut Tx<'_>, hash: i64) -> rusqlite::Result<i64> {
-        let (id, change) = (next(&mut tx.ids.task), tx.next_change());
+        let id = next(&mut tx.ids.task);
+        let change = tx.next_change(id);
         tx.execute(
             "INSERT INTO tasks (id, source, task_id, state, media, prompt, created_at, received_at, updated_at,
                                 deliveries, conflicts, change_seq)
@@ -528,7 +539,7 @@ pub(super) fn count_delivery(
     received_at: Millis,
     prompt: Option<&str>,
 ) -> rusqlite::Result<()> {
-    let change = tx.next_change();
+    let change = tx.next_change(task);
     tx.execute(
         "UPDATE tasks SET deliveries = deliveries + 1, prompt = COALESCE(prompt, ?2),
             received_at = COALESCE(received_at, ?3), updated_at = ?4, change_seq = ?5 WHERE id = ?1",

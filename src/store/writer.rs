@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::accept::{self, Accepted};
 use super::asks;
+use super::changes;
 use super::checkpoints::Checkpoints;
 use super::claim::{self, Rotation};
 use super::deletion::{self, Deletion};
@@ -204,7 +205,7 @@ pub(super) fn next(counter: &mut i64) -> i64 {
 /// What a transaction leaves to be done once it is known how it ended.
 #[derive(Debug, Default)]
 struct Aftermath {
-    changed: bool,
+    changed: changes::Noted,
     rings: Rings,
     ring_changed: bool,
     /// Keys of tasks that it made.
@@ -349,9 +350,16 @@ impl Tx<'_> {
     }
 
     /// A new change number, for a task that changed.
-    pub(super) fn next_change(&mut self) -> i64 {
-        self.after.changed = true;
-        next(&mut self.change_seq)
+    pub(super) fn next_change(&mut self, task: i64) -> i64 {
+        let change = next(&mut self.change_seq);
+        self.after.changed.task(change, task);
+        change
+    }
+
+    /// Notes that a file of a task was stored, or failed, under a change number of its own. The task's comes after it.
+    pub(super) fn note_ended(&mut self, task: i64, download: i64) {
+        let change = next(&mut self.change_seq);
+        self.after.changed.file(change, (task, download));
     }
 
     /// The number that [`Tx::next_change`] would give: for a statement that may turn out to change nothing, so that
@@ -469,6 +477,7 @@ impl<'c> Writer<'c> {
     ) -> Result<Self, StartError> {
         db.set_prepared_statement_cache_capacity(STATEMENTS);
         let tx = Tx::load(db, keys)?;
+        signals.latest.begin_after(tx.change_seq);
         signals.changes.send_replace(tx.change_seq);
         Ok(Self {
             tx,
@@ -519,11 +528,12 @@ impl<'c> Writer<'c> {
         tx.now = self.clock.now();
         tx.silence = self.signals.silence.load(Ordering::Relaxed);
         let outcome = attempt(tx, jobs);
-        let after = std::mem::take(&mut tx.after);
+        let mut after = std::mem::take(&mut tx.after);
         tx.tally.0.clear();
         if outcome.is_ok() {
             tx.keys.forget(&after.settled);
-            if after.changed {
+            if !after.changed.is_empty() {
+                self.signals.latest.append(&mut after.changed);
                 self.signals.changes.send_replace(tx.change_seq);
             }
             if after.rings.downloads {
@@ -566,7 +576,7 @@ fn attempt(tx: &mut Tx<'_>, jobs: &[Job]) -> rusqlite::Result<Vec<Reply>> {
     slice.leave_out(&tx.after.settled);
     slice.write(tx.db)?;
     tx.after.settled.extend_from_slice(slice.keys());
-    if tx.after.changed || tx.ids.delivery != delivery_before {
+    if !tx.after.changed.is_empty() || tx.ids.delivery != delivery_before {
         add_to_counters(tx)?;
     }
     failpoint::step(Step::RowsWritten);

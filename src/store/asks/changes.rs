@@ -261,7 +261,7 @@ fn note_answer(tx: &mut Tx<'_>, answered: &Answered) -> rusqlite::Result<()> {
         Then::GivenUp { note } => give_up(tx, place, note)?,
     }
     // Who waits for the task sees what is asked.
-    let change = tx.next_change();
+    let change = tx.next_change(*task);
     tx.execute(
         "UPDATE tasks SET change_seq = ?2 WHERE id = ?1",
         params![task, change],
