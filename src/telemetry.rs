@@ -1,4 +1,5 @@
-//! Logs: one line per event on standard error, for people or for programs.
+//! What we tell of ourselves: logs, one line per event on standard error, for people or for programs; and the
+//! [pulse](Pulse) of the last hour.
 
 use std::io;
 use std::str::FromStr;
@@ -10,11 +11,13 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 mod line;
 mod output;
+mod pulse;
 
 use line::{Line, LineFields};
 use output::Output;
 
 pub use output::Guard;
+pub use pulse::{Beat, MINUTES, Minute, Pulse};
 
 /// The shape of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

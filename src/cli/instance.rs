@@ -12,7 +12,7 @@ use super::listeners::{Certificate, Listeners};
 use crate::clock::Clock;
 use crate::config::{Config, Live, Media, Source, SourceName};
 use crate::download::fetch::{Fetcher, Limits};
-use crate::download::{Downloader, Progress, Rules, Settings as DownloadSettings, SourceRules};
+use crate::download::{Downloader, Meters, Progress, Rules, Settings as DownloadSettings, SourceRules};
 use crate::dropin::{self, Dropin};
 use crate::egress::{EgressPolicy, GuardedClient};
 use crate::failpoint::{self, Step};
@@ -28,6 +28,7 @@ use crate::shutdown::Tasks;
 use crate::storage::{InBucket, Reserve, Storage};
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
+use crate::telemetry::Pulse;
 
 /// How long a claimed download may go without renewal; renewed every third of it.
 const LEASE: Duration = Duration::from_mins(1);
@@ -62,22 +63,12 @@ impl Instance {
     pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Self> {
         let data = DataDir::open(&config.data_dir)?;
         let (tasks, writer) = (Tasks::new(), Tasks::new());
-        let storage = storage_of(config, &tasks)?;
-        storage.take_over_uploads()?;
-        let store = Store::open(&data.database(), clock.clone(), &writer).await?;
-        store.set_silence(config.reconcile.after);
-        tidy_up(&store, &storage).await?;
+        let ground = Ground::open(config, &data, clock.clone(), (&tasks, &writer)).await?;
         let listeners = Listeners::bind(config)?;
         let (addr, api_addr) = (listeners.addr()?, listeners.api_addr()?);
         let certificate_again = Arc::new(Notify::new());
         let certificate = Certificate::of(config, &data, clock.clone(), certificate_again.clone())?;
         let apis = Live::new(apis(config, &clock, &Apis::new())?);
-        let ground = Ground {
-            store,
-            storage,
-            clock,
-            tasks: tasks.clone(),
-        };
         let rules = Live::new(rules(config));
         let downloader = ground.downloader(config, addr, rules.clone())?;
         let (retention, scrubber) = (ground.retention(config), ground.scrubber(config));
@@ -97,6 +88,7 @@ impl Instance {
             storage: ground.storage,
             clock: ground.clock,
             tasks: ground.tasks,
+            pulse: ground.pulse,
             settings: http_settings(config),
         });
         listeners.serve(config, &app, certificate, &tasks);
@@ -163,9 +155,31 @@ struct Ground {
     storage: Storage,
     clock: Clock,
     tasks: Tasks,
+    pulse: Pulse,
 }
 
 impl Ground {
+    /// Opens the store, whose writer belongs to `writer`, and the storage, and tidies up.
+    async fn open(
+        config: &Config,
+        data: &DataDir,
+        clock: Clock,
+        (tasks, writer): (&Tasks, &Tasks),
+    ) -> anyhow::Result<Self> {
+        let storage = storage_of(config, tasks)?;
+        storage.take_over_uploads()?;
+        let store = Store::open(&data.database(), clock.clone(), writer).await?;
+        store.set_silence(config.reconcile.after);
+        tidy_up(&store, &storage).await?;
+        Ok(Self {
+            store,
+            storage,
+            clock,
+            tasks: tasks.clone(),
+            pulse: Pulse::default(),
+        })
+    }
+
     fn ingest(&self, config: &Config) -> Ingest {
         Ingest::new(
             self.store.clone(),
@@ -186,6 +200,7 @@ impl Ground {
             storage: self.storage.clone(),
             tasks: self.tasks.clone(),
             progress: Progress::default(),
+            meters: Meters::new(self.pulse.clone(), self.clock.clone()),
             limits: download_limits(config),
         };
         Ok(Downloader::new(

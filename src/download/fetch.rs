@@ -7,6 +7,7 @@ use reqwest::{Response, StatusCode};
 
 use super::content;
 use super::failure::FetchError;
+use super::meters::Meters;
 use super::progress::{Pace, Progress, Shown};
 use super::resume::{self, Answer};
 use crate::egress::{EgressError, GuardedClient, Request};
@@ -36,6 +37,8 @@ pub struct Fetcher {
     pub tasks: Tasks,
     /// Where their progress is shown.
     pub progress: Progress,
+    /// Where what they do is counted.
+    pub meters: Meters,
     /// Within which limits.
     pub limits: Limits,
 }
@@ -279,6 +282,7 @@ impl Attempt<'_> {
                 pace = Pace::from(&self.shown, received, (limits.min_speed, limits.stall_timeout));
             }
             promise.used(chunk.len() as u64);
+            self.with.meters.received(chunk.len() as u64);
             self.keeps_up(&mut pace, received)?;
             if received - looked_at >= LOOK_EVERY {
                 looked_at = received;

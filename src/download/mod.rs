@@ -23,6 +23,7 @@ pub mod content;
 pub mod failure;
 pub mod fetch;
 mod hosts;
+mod meters;
 mod pause;
 mod progress;
 pub mod resume;
@@ -30,6 +31,7 @@ pub mod resume;
 mod tests;
 mod watch;
 
+pub use meters::Meters;
 pub use pause::{Pause, Reason};
 pub use progress::{Progress, Transfer};
 
@@ -204,6 +206,7 @@ impl Downloader {
             match self.store.settle_download(claim.lease, settlement.clone()).await {
                 Ok(Settled::Done) => {
                     failpoint::step(Step::DownloadSettled);
+                    self.fetcher.meters.settled(&settlement);
                     if matches!(settlement, Settlement::Stored { .. } | Settlement::Failed { .. }) {
                         self.forget_spooled(claim);
                     }

@@ -38,6 +38,7 @@ impl Bench {
             storage,
             tasks: Tasks::new(),
             progress: Progress::default(),
+            meters: Meters::default(),
             limits: Limits {
                 max_size: 1_000,
                 total_timeout: Duration::from_secs(2),

@@ -23,6 +23,9 @@ use crate::config::Source;
 use crate::failpoint::{self, Step};
 use crate::ingest::{Arrival, Receipt, Refusal, Room};
 use crate::provider::TaskId;
+use crate::provider::rules::Verdict;
+use crate::store::record::Recorded;
+use crate::telemetry::Beat;
 
 /// What a provider wants to hear.
 const SUCCESS: &[u8] = br#"{"code":200,"msg":"success"}"#;
@@ -82,6 +85,7 @@ where
     };
     let receipt = app.ingest.receive(arrival).await;
     log(&source, &receipt, started, remote);
+    count(app, &receipt.result);
     match receipt.result {
         Ok(_) => {
             failpoint::step(Step::CallbackRecorded);
@@ -111,6 +115,7 @@ fn success() -> Response {
 
 /// Logs and answers what was refused without its body.
 async fn unread(app: &App, source: &str, (remote, started): (IpAddr, Instant), problem: Problem) -> Response {
+    app.pulse.note(app.clock.now(), Beat::Rejected, 1);
     let duration_ms = elapsed_ms(started);
     if app.ingest.notes_refusal(remote) {
         tracing::warn!(source, reason = problem.code(), duration_ms, %remote, "callback refused");
@@ -213,6 +218,19 @@ where
     }
     let body = if more.is_empty() { first } else { more.freeze() };
     Ok(Read { body, room })
+}
+
+fn count(app: &App, result: &Result<Recorded, Refusal>) {
+    let verdict = result
+        .as_ref()
+        .map_or(Verdict::Rejected, |recorded| recorded.verdict);
+    let beat = match verdict {
+        Verdict::Accepted => Beat::Accepted,
+        Verdict::Duplicate => Beat::Duplicate,
+        Verdict::Conflict => Beat::Conflict,
+        Verdict::Rejected => Beat::Rejected,
+    };
+    app.pulse.note(app.clock.now(), beat, 1);
 }
 
 /// One line per callback: verdict, reason, task, milliseconds.

@@ -24,6 +24,7 @@ use crate::scrub::Scrubber;
 use crate::shutdown::Tasks;
 use crate::storage::Storage;
 use crate::store::Store;
+use crate::telemetry::Pulse;
 
 mod access;
 mod callbacks;
@@ -83,6 +84,8 @@ pub struct Parts {
     pub progress: Progress,
     /// Tells why none runs.
     pub pause: Pause,
+    /// Counts what happens by the minute.
+    pub pulse: Pulse,
     /// How it is set.
     pub settings: Settings,
 }

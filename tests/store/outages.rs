@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use reelhook::config::Live;
 use reelhook::download::fetch::{Fetcher, Limits};
-use reelhook::download::{Downloader, Progress, Rules, Settings};
+use reelhook::download::{Downloader, Meters, Progress, Rules, Settings};
 use reelhook::egress::{EgressPolicy, GuardedClient, Resolver};
 use reelhook::retry::Backoff;
 use reelhook::storage::Storage;
@@ -100,6 +100,7 @@ impl Site {
             storage: Storage::open(&root.join("media"), &root.join("spool")).unwrap(),
             tasks: Tasks::new(),
             progress: Progress::default(),
+            meters: Meters::default(),
             limits: Limits {
                 max_size: 1 << 20,
                 total_timeout: LEASE,
