@@ -126,6 +126,14 @@ fn every_error_code_of_a_file_is_in_the_api_reference() {
         "{codes:?}"
     );
     assert_described("file error codes", &codes, &read("docs/api.md"), "docs/api.md");
+    let without: Vec<_> = codes
+        .iter()
+        .filter(|code| reelhook::download::remedy(code).is_none())
+        .collect();
+    assert!(
+        without.is_empty(),
+        "these file error codes have no remedy: {without:?}"
+    );
 }
 
 #[test]

@@ -19,6 +19,8 @@ use reelhook::store::tasks::{TaskFilter, TaskRecord};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+#[path = "store/attempts.rs"]
+mod attempts;
 #[path = "store/claims.rs"]
 mod claims;
 #[path = "store/media.rs"]

@@ -70,19 +70,20 @@ impl Fetcher {
     /// Fetches a claimed file into the spool: status, length, size limit and content are checked, in that order. Hosts that
     /// may be asked are those of `allowed_hosts`; none: any public host.
     ///
-    /// If it fails for a reason that may pass, or is told to let go, what is there of the file is left to the next attempt; if
-    /// it is dropped on the way, nothing is left.
+    /// How far it is shows in `shown`. If it fails for a reason that may pass, or is told to let go, what is there of the file
+    /// is left to the next attempt; if it is dropped on the way, nothing is left.
     pub async fn fetch(
         &self,
         claim: &ClaimedDownload,
         allowed_hosts: &[String],
+        shown: &Shown,
     ) -> Result<Fetched, FetchError> {
         let mut spool = self.spool(claim).await?;
         let attempt = Attempt {
             with: self,
             claim,
             allowed_hosts,
-            shown: self.progress.begin(claim.lease.download),
+            shown,
         };
         let limit = self.limits.total_timeout;
         let transferred = tokio::select! {
@@ -123,7 +124,7 @@ struct Attempt<'a> {
     with: &'a Fetcher,
     claim: &'a ClaimedDownload,
     allowed_hosts: &'a [String],
-    shown: Shown,
+    shown: &'a Shown,
 }
 
 /// An answer that goes on where the spool file ends.
@@ -251,7 +252,7 @@ impl Attempt<'_> {
     ) -> Result<(), FetchError> {
         let limits = self.with.limits;
         let mut pace = Pace::from(
-            &self.shown,
+            self.shown,
             spool.bytes(),
             (limits.min_speed, limits.stall_timeout),
         );
@@ -279,7 +280,7 @@ impl Attempt<'_> {
             spool.write(&chunk).await?;
             if began.elapsed() >= SLOW_DISK {
                 // That was not the server's fault.
-                pace = Pace::from(&self.shown, received, (limits.min_speed, limits.stall_timeout));
+                pace = Pace::from(self.shown, received, (limits.min_speed, limits.stall_timeout));
             }
             promise.used(chunk.len() as u64);
             self.with.meters.received(chunk.len() as u64);

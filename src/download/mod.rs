@@ -26,6 +26,7 @@ mod hosts;
 mod meters;
 mod pause;
 mod progress;
+mod remedy;
 pub mod resume;
 #[cfg(test)]
 mod tests;
@@ -33,7 +34,8 @@ mod watch;
 
 pub use meters::Meters;
 pub use pause::{Pause, Reason};
-pub use progress::{Progress, Transfer};
+pub use progress::{Progress, Shown, Transfer};
+pub use remedy::remedy;
 
 use failure::{FetchError, Terms};
 use fetch::{Fetched, Fetcher};
@@ -124,8 +126,8 @@ impl Downloader {
     }
 
     /// Fetches and publishes the file; `None` if the lease was lost on the way.
-    async fn obtain(&self, claim: &ClaimedDownload) -> Option<Result<Settlement, FetchError>> {
-        let fetched = match self.fetch(claim).await {
+    async fn obtain(&self, claim: &ClaimedDownload, shown: &Shown) -> Option<Result<Settlement, FetchError>> {
+        let fetched = match self.fetch(claim, shown).await {
             Ok(fetched) => fetched,
             Err(error) => return Some(Err(error)),
         };
@@ -137,9 +139,9 @@ impl Downloader {
         }
     }
 
-    async fn fetch(&self, claim: &ClaimedDownload) -> Result<Fetched, FetchError> {
+    async fn fetch(&self, claim: &ClaimedDownload, shown: &Shown) -> Result<Fetched, FetchError> {
         let rules = self.rules_of(&claim.source);
-        let fetched = self.fetcher.fetch(claim, &rules.allowed_hosts).await;
+        let fetched = self.fetcher.fetch(claim, &rules.allowed_hosts, shown).await;
         self.watch.learn(claim, fetched).await
     }
 
@@ -201,9 +203,17 @@ impl Downloader {
     }
 
     /// Settles, however often the store has to be asked, and logs the one line about this claim.
-    async fn settle(&self, claim: &ClaimedDownload, settlement: Settlement, took: Duration) {
+    async fn settle(
+        &self,
+        claim: &ClaimedDownload,
+        settlement: Settlement,
+        (took, received): (Duration, Option<u64>),
+    ) {
         for tried in 1..=SETTLE_TRIES {
-            match self.store.settle_download(claim.lease, settlement.clone()).await {
+            let settle = self
+                .store
+                .settle_attempt(claim.lease, settlement.clone(), received);
+            match settle.await {
                 Ok(Settled::Done) => {
                     failpoint::step(Step::DownloadSettled);
                     self.fetcher.meters.settled(&settlement);
@@ -286,8 +296,9 @@ impl worker::Queue for Downloader {
     async fn carry_out(&self, claim: ClaimedDownload) {
         failpoint::step(Step::DownloadClaimed);
         let started = Instant::now();
+        let shown = self.fetcher.progress.begin(claim.lease.download);
         let renew = || self.renew(claim.lease);
-        let obtained = worker::while_leased(self.settings.lease / 3, renew, self.obtain(&claim));
+        let obtained = worker::while_leased(self.settings.lease / 3, renew, self.obtain(&claim, &shown));
         let settlement = match obtained.await.and_then(identity) {
             Some(Ok(stored)) => stored,
             Some(Err(failure)) => {
@@ -300,13 +311,14 @@ impl worker::Queue for Downloader {
                 return log_lost(&claim, started.elapsed());
             }
         };
-        self.settle(&claim, settlement, started.elapsed()).await;
+        let came = (started.elapsed(), Some(shown.count()));
+        self.settle(&claim, settlement, came).await;
     }
 
     async fn after_panic(&self, claim: ClaimedDownload) {
         // Costs an attempt like a fault of the server: a file that crashes us each time must come to an end.
         let settlement = self.settlement_of(&FetchError::Panicked, &claim, false);
-        self.settle(&claim, settlement, Duration::ZERO).await;
+        self.settle(&claim, settlement, (Duration::ZERO, None)).await;
     }
 }
 

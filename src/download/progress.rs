@@ -45,7 +45,7 @@ impl Progress {
     }
 
     /// Shows a transfer until the result is dropped.
-    pub(super) fn begin(&self, download: i64) -> Shown {
+    pub fn begin(&self, download: i64) -> Shown {
         let meter = Arc::<Meter>::default();
         self.lock().insert(download, Arc::clone(&meter));
         Shown {
@@ -60,9 +60,9 @@ impl Progress {
     }
 }
 
-/// A transfer that is being shown.
+/// A transfer that is being shown, from its beginning until this is dropped.
 #[derive(Debug)]
-pub(super) struct Shown {
+pub struct Shown {
     all: Progress,
     download: i64,
     meter: Arc<Meter>,
@@ -75,6 +75,11 @@ impl Shown {
 
     pub(super) fn bytes(&self, bytes: u64) {
         self.meter.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that are there, those of earlier attempts included.
+    pub fn count(&self) -> u64 {
+        self.meter.bytes.load(Ordering::Relaxed)
     }
 
     fn speed(&self, speed: u64) {

@@ -50,7 +50,8 @@ impl Bench {
     }
 
     async fn fetch(&self, url: &str) -> Result<Fetched, FetchError> {
-        let fetched = self.fetcher.fetch(&claim(url), &[]).await;
+        let shown = self.fetcher.progress.begin(1);
+        let fetched = self.fetcher.fetch(&claim(url), &[], &shown).await;
         assert_eq!(
             self.spooled(),
             usize::from(fetched.is_ok()),
@@ -216,7 +217,8 @@ async fn a_fetch_that_is_dropped_leaves_nothing_behind() {
     })
     .await;
     let claim = claim(&server.url("/1.mp4"));
-    let mut fetching = Box::pin(bench.fetcher.fetch(&claim, &[]));
+    let shown = bench.fetcher.progress.begin(1);
+    let mut fetching = Box::pin(bench.fetcher.fetch(&claim, &[], &shown));
     while bench.spooled() == 0 {
         let step = tokio::time::timeout(Duration::from_millis(5), &mut fetching);
         assert!(step.await.is_err());

@@ -27,6 +27,7 @@ use crate::store::Store;
 use crate::telemetry::Pulse;
 
 mod access;
+mod attempts;
 mod callbacks;
 mod challenges;
 mod client_addr;
@@ -214,6 +215,7 @@ fn api(app: &App) -> Router<App> {
         .route("/v1/tasks", get(tasks::list).post(tasks::expect))
         .route("/v1/tasks/{task_id}", get(tasks::show).delete(tasks::delete))
         .route("/v1/tasks/{task_id}/deliveries", get(deliveries::of_task))
+        .route("/v1/tasks/{task_id}/attempts", get(attempts::of_task))
         .route("/v1/tasks/{task_id}/retry", post(tasks::retry))
         .route("/v1/deliveries", get(deliveries::list))
         .route("/v1/deliveries/{id}", get(deliveries::show))

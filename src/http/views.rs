@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::App;
 use super::redact::Redactor;
 use crate::clock::{Millis, rfc3339};
-use crate::download::Progress;
+use crate::download::{Progress, remedy};
 use crate::ingest::Sources;
 use crate::provider::encoding::beginning;
 use crate::provider_api::ProviderApi;
@@ -99,6 +99,8 @@ struct ProgressView {
 struct ErrorView<'a> {
     code: &'a str,
     detail: &'a str,
+    /// What a person can do about it, as a sentence.
+    remedy: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -280,10 +282,11 @@ impl<'a> FileView<'a> {
             codec: file.codec.as_deref(),
             attempts: file.attempts,
             next_attempt_at: waits.then(|| rfc3339(file.next_at)),
-            error: file
-                .error
-                .as_ref()
-                .map(|(code, detail)| ErrorView { code, detail }),
+            error: file.error.as_ref().map(|(code, detail)| ErrorView {
+                code,
+                detail,
+                remedy: remedy(code),
+            }),
             progress: transfer.map(|transfer| ProgressView {
                 bytes: transfer.bytes,
                 total: transfer.total,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::downloads::{Caps, ClaimedDownload, Lease, parsed, role_from};
-use super::summary;
 use super::writer::Tx;
+use super::{attempts, summary};
 use crate::clock::{Millis, millis};
 
 /// Hosts below their cap that one claim looks at: there are one to five in practice.
@@ -30,7 +30,10 @@ pub(super) fn claim(
     }
     let returned = tx.execute(RETURN_DUE, params![tx.now, DUE])?;
     let found = match expired(tx)? {
-        Some(expired) => Some(expired),
+        Some(expired) => {
+            attempts::note_lost(tx, expired)?;
+            Some(expired)
+        }
         None => earliest(tx, caps)?,
     };
     let Some(download) = found else {

@@ -12,7 +12,7 @@ use super::asks::{self, FreshLink};
 use super::ranges::{self, of_task};
 use super::record::to_json;
 use super::writer::{Command, Reply, Tx};
-use super::{Store, StoreError, deletion, summary};
+use super::{Store, StoreError, attempts, deletion, summary};
 use crate::clock::{Millis, millis};
 use crate::media::Facts;
 use crate::provider::naming::{file_name, guess_extension};
@@ -192,7 +192,22 @@ impl Store {
 
     /// Ends a claim.
     pub async fn settle_download(&self, lease: Lease, settlement: Settlement) -> Result<Settled, StoreError> {
-        match self.write(Command::Settle { lease, settlement }).await? {
+        self.settle_attempt(lease, settlement, None).await
+    }
+
+    /// Ends a claim, and tells how many bytes of the file there were when it failed.
+    pub async fn settle_attempt(
+        &self,
+        lease: Lease,
+        settlement: Settlement,
+        received: Option<u64>,
+    ) -> Result<Settled, StoreError> {
+        let settle = Command::Settle {
+            lease,
+            settlement,
+            received,
+        };
+        match self.write(settle).await? {
             Reply::Settled(settled) => Ok(settled),
             other => unreachable!("a settlement was answered with {other:?}"),
         }
@@ -512,7 +527,13 @@ pub(super) fn renew(tx: &Tx<'_>, lease: Lease, lease_for: Duration) -> rusqlite:
     Ok(renewed == 1)
 }
 
-pub(super) fn settle(tx: &mut Tx<'_>, lease: Lease, settlement: &Settlement) -> rusqlite::Result<Settled> {
+pub(super) fn settle(
+    tx: &mut Tx<'_>,
+    lease: Lease,
+    settlement: &Settlement,
+    received: Option<u64>,
+) -> rusqlite::Result<Settled> {
+    attempts::note_settled(tx, lease, settlement, received)?;
     let settled = match settlement {
         Settlement::Stored { .. } => store(tx, lease, settlement)?,
         Settlement::Retry { at, error } => unfinished(tx, lease, ("queued", 1, *at), Some(error))?,
@@ -557,6 +578,7 @@ fn ask_for_link(tx: &mut Tx<'_>, download: i64, at: Millis) -> rusqlite::Result<
 }
 
 pub(super) fn refresh_link(tx: &mut Tx<'_>, download: i64, fresh: &FreshLink) -> rusqlite::Result<()> {
+    attempts::note_refreshed(tx, download, matches!(fresh, FreshLink::Link { .. }))?;
     let found = match fresh {
         FreshLink::Link { url, until } => tx
             .db
@@ -716,6 +738,7 @@ fn unfinished(
 }
 
 pub(super) fn release_all(tx: &mut Tx<'_>) -> rusqlite::Result<()> {
+    attempts::note_interrupted(tx)?;
     let released = {
         let mut release = tx.db.prepare_cached(
             "UPDATE downloads SET state = 'queued', next_at = ?1, waits_until = NULL, lease_until = NULL, updated_at = ?1

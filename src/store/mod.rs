@@ -24,6 +24,7 @@ use crate::shutdown::Tasks;
 
 pub mod accept;
 pub mod asks;
+pub mod attempts;
 pub mod backup;
 pub mod changes;
 pub mod data_dir;

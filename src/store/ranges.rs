@@ -12,10 +12,14 @@ const ROWS: i64 = 1 << BITS;
 /// The first task without a range.
 const TASKS: i64 = 1 << (63 - BITS);
 
-/// SQL that selects the rows of a task, perhaps in a table that goes by another name.
+/// SQL that selects the rows of a task, perhaps in a table that goes by another name, or by a column that holds the id of
+/// such a row.
 macro_rules! of_task {
     ($task:literal) => {
-        concat!("id BETWEEN ", $task, " << 24 AND (", $task, " << 24) + 16777215")
+        of_task!(by "id", $task)
+    };
+    (by $column:literal, $task:literal) => {
+        concat!($column, " BETWEEN ", $task, " << 24 AND (", $task, " << 24) + 16777215")
     };
     ($table:literal, $task:literal) => {
         concat!($table, ".", of_task!($task))

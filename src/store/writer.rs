@@ -58,6 +58,7 @@ pub(super) enum Command {
     Settle {
         lease: Lease,
         settlement: Settlement,
+        received: Option<u64>,
     },
     ReleaseAll,
     BringForward {
@@ -630,7 +631,11 @@ fn apply(tx: &mut Tx<'_>, command: &Command) -> rusqlite::Result<Reply> {
             };
             Reply::Renewed(named && downloads::renew(tx, *lease, *lease_for)?)
         }
-        Command::Settle { lease, settlement } => Reply::Settled(downloads::settle(tx, *lease, settlement)?),
+        Command::Settle {
+            lease,
+            settlement,
+            received,
+        } => Reply::Settled(downloads::settle(tx, *lease, settlement, *received)?),
         Command::ReleaseAll => done(downloads::release_all(tx)?),
         Command::BringForward { by } => done(downloads::bring_forward(tx, *by)?),
         Command::RetryTask { task } => Reply::Queued(downloads::retry_task(tx, *task)?),

@@ -292,3 +292,36 @@ async fn only_the_allowed_hosts_of_a_source_are_asked() {
     );
     assert_eq!((cdn.all_hits(), other.all_hits()), (1, 0));
 }
+
+#[tokio::test]
+async fn how_a_file_came_is_told_with_what_to_do() {
+    let file = mp4(1, 20_000);
+    let (cdn, server) = (Cdn::start().await, TestServer::with(THRICE).await);
+    let replies = [
+        Reply::Cut(file.clone()),
+        Reply::Status(404, Vec::new()),
+        Reply::Whole(file),
+    ];
+    let url = cdn.script("/a.mp4", replies);
+    server.callback(&success("t1", &[url])).send().await.taken();
+    assert_eq!(server.wait_settled("t1").await["media"], "stored");
+    let told = server.get("/v1/tasks/t1/attempts").await.json();
+    let steps = told["attempts"].as_array().unwrap();
+    let outcomes: Vec<_> = steps
+        .iter()
+        .map(|step| step["outcome"].as_str().unwrap())
+        .collect();
+    assert_eq!(outcomes, ["truncated", "expired", "stored"]);
+    assert_eq!(
+        (&steps[2]["name"], &steps[2]["bytes"]),
+        (&json!("result-0.mp4"), &json!(20_000))
+    );
+    assert!(steps[0]["bytes"].as_i64().unwrap() < 20_000, "{told}");
+    assert!(steps[1]["remedy"].as_str().unwrap().contains("api_key"), "{told}");
+    assert_eq!(steps[2]["remedy"], Value::Null);
+    assert!(steps[0]["began_at"].as_str() <= steps[0]["ended_at"].as_str());
+    assert_eq!(
+        server.get("/v1/tasks/t2/attempts").await.problem().1,
+        "unknown_task"
+    );
+}

@@ -1,11 +1,19 @@
 //! What must hold of a database however the server ended: each a claim of what is wrong, and a query that counts it.
 
-pub(crate) const WRONGS: [(&str, &str); 21] = [
+pub(crate) const WRONGS: [(&str, &str); 23] = [
     (
         "downloads, outcomes or deliveries belong to a task that is not there",
         "SELECT (SELECT count(*) FROM downloads WHERE task IS NOT NULL AND task NOT IN (SELECT id FROM tasks))
               + (SELECT count(*) FROM outcomes WHERE task IS NOT NULL AND task NOT IN (SELECT id FROM tasks))
               + (SELECT count(*) FROM deliveries WHERE task IS NOT NULL AND task NOT IN (SELECT id FROM tasks))",
+    ),
+    (
+        "attempts are kept of files that are not there",
+        "SELECT count(*) FROM attempts WHERE download NOT IN (SELECT id FROM downloads)",
+    ),
+    (
+        "more attempts are kept of a file than are to be",
+        "SELECT count(*) FROM (SELECT 1 FROM attempts GROUP BY download HAVING count(*) > 20)",
     ),
     (
         "task ids stand twice",
