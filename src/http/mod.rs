@@ -31,6 +31,7 @@ mod attempts;
 mod callbacks;
 mod challenges;
 mod client_addr;
+mod dashboard;
 mod deliveries;
 mod dropin;
 mod files;
@@ -197,6 +198,9 @@ pub fn served(app: &App, routes: Routes) -> Served {
     let mut table = health().merge(files(app, with_api));
     if with_api {
         table = table.merge(api(app)).merge(dropin::routes());
+        table = table.merge(dashboard::routes(app)).fallback(dashboard::no_page);
+    } else {
+        table = table.fallback(not_found);
     }
     if with_callbacks {
         table = table.merge(sample());
@@ -204,7 +208,6 @@ pub fn served(app: &App, routes: Routes) -> Served {
     Served {
         callbacks: with_callbacks.then(|| app.clone()),
         router: table
-            .fallback(not_found)
             .layer(CatchPanicLayer::custom(problem::of_panic))
             .with_state(app.clone()),
     }

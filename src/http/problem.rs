@@ -28,6 +28,14 @@ pub(super) struct Problem {
     close: bool,
 }
 
+/// What an error answer says, carried along with it for whoever shows it otherwise.
+#[derive(Debug, Clone)]
+pub(super) struct Told {
+    pub(super) status: StatusCode,
+    pub(super) code: &'static str,
+    pub(super) detail: Cow<'static, str>,
+}
+
 #[derive(Serialize)]
 struct Document<'a> {
     r#type: &'static str,
@@ -133,6 +141,11 @@ impl IntoResponse for Problem {
         if self.close {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
+        response.extensions_mut().insert(Told {
+            status: self.status,
+            code: self.code,
+            detail: self.detail,
+        });
         response
     }
 }

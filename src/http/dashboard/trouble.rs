@@ -1,0 +1,80 @@
+//! Errors as pages: what the API says as a problem document, a person reads here.
+
+use askama::Template;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Redirect, Response};
+
+use super::frame::Frame;
+use super::page;
+use crate::http::App;
+use crate::http::access;
+use crate::http::problem::Told;
+
+#[derive(Template)]
+#[template(path = "trouble.html")]
+struct Trouble {
+    frame: Frame,
+    title: &'static str,
+    told: Told,
+}
+
+/// Turns the problems of the pages behind it into pages, and those about a missing token into the way to the login.
+pub(super) async fn as_page(State(app): State<App>, request: Request, next: Next) -> Response {
+    let (method, frame) = (
+        request.method().clone(),
+        Frame::of(&app, request.uri(), request.headers()),
+    );
+    let mut response = next.run(request).await;
+    let Some(told) = response.extensions_mut().remove::<Told>() else {
+        return response;
+    };
+    if told.status == StatusCode::UNAUTHORIZED {
+        // What a form would have done is not done later, behind the back of whoever signs in.
+        let next = if method == Method::GET {
+            frame.here.as_str()
+        } else {
+            "/"
+        };
+        let next: String = url::form_urlencoded::byte_serialize(next.as_bytes()).collect();
+        return Redirect::to(&format!("/login?next={next}")).into_response();
+    }
+    let allow = response.headers_mut().remove(header::ALLOW);
+    let mut response = told_as_page(frame, told);
+    if let Some(allow) = allow {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    response
+}
+
+fn told_as_page(frame: Frame, told: Told) -> Response {
+    let title = match told.status {
+        StatusCode::NOT_FOUND => "Nothing here",
+        StatusCode::FORBIDDEN => "Not from here",
+        StatusCode::CONFLICT => "More than one",
+        status if status.is_client_error() => "That was not understood",
+        _ => "Something failed",
+    };
+    let status = told.status;
+    match page(&Trouble { frame, title, told }) {
+        Ok(mut response) => {
+            *response.status_mut() = status;
+            response
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// The answer where there is no route: to a browser that looks for a page, a page.
+pub(in crate::http) async fn no_page(State(app): State<App>, uri: Uri, headers: HeaderMap) -> Response {
+    let mut response = access::no_route(&uri).into_response();
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if !accepted.is_some_and(|accepted| accepted.contains("text/html")) {
+        return response;
+    }
+    match response.extensions_mut().remove::<Told>() {
+        Some(told) => told_as_page(Frame::of(&app, &uri, &headers), told),
+        None => response,
+    }
+}
