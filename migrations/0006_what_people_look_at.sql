@@ -13,3 +13,8 @@ CREATE TABLE attempts (
     bytes    INTEGER,                           -- of the file that were there in the end
     PRIMARY KEY (download, n)
 ) STRICT, WITHOUT ROWID;
+
+-- What the URL of a rejected delivery said that is needed to judge it again: `token` if it had one of the source's, and its
+-- `ref`. Of those from before nobody knows.
+ALTER TABLE deliveries ADD COLUMN query TEXT;
+UPDATE deliveries SET query = 'unknown' WHERE verdict = 'rejected';

@@ -119,6 +119,7 @@ impl Bench {
                 hold: false,
                 reference: None,
             })),
+            again: None,
             held: Vec::new(),
         }
     }

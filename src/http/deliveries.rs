@@ -8,10 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::App;
 use super::problem::{Path, Problem};
-use super::tasks::{cursor, find, limit, one_of};
-use super::views::DeliveryView;
+use super::tasks::{cursor, find, limit, moment, one_of};
+use super::views::{DeliveryView, remedy_of};
+use crate::ingest::{Judged, REASONS, Refused, Summary};
+use crate::provider::rules::Verdict;
 use crate::store::accept::Accepted;
 use crate::store::deliveries::{DeliveryFilter, DeliveryRecord};
+use crate::store::reverify::RejectedFilter;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct ListQuery {
@@ -72,12 +75,12 @@ fn filter(query: ListQuery) -> Result<DeliveryFilter, Problem> {
 
 async fn page(app: &App, filter: &DeliveryFilter) -> Result<Response, Problem> {
     let page = app.store.list_deliveries(filter).await?;
-    let redactor = app.redactor();
+    let (redactor, sources) = (app.redactor(), app.ingest.sources());
     let answer = DeliveryList {
         deliveries: page
             .items
             .iter()
-            .map(|delivery| DeliveryView::listed(delivery, &redactor))
+            .map(|delivery| DeliveryView::listed(delivery, &redactor).advised(delivery, &sources))
             .collect(),
         next_cursor: page.next.map(|next| next.to_string()),
     };
@@ -87,13 +90,27 @@ async fn page(app: &App, filter: &DeliveryFilter) -> Result<Response, Problem> {
 /// One delivery with its whole body.
 pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Problem> {
     let delivery = load(&app, &id).await?;
-    let redactor = app.redactor();
-    Ok(redactor.json(StatusCode::OK, &DeliveryView::whole(&delivery, &redactor)))
+    Ok(shown(&app, &delivery))
 }
 
-/// A person settles a conflict in favour of this delivery.
+fn shown(app: &App, delivery: &DeliveryRecord) -> Response {
+    let redactor = app.redactor();
+    let view = DeliveryView::whole(delivery, &redactor).advised(delivery, &app.ingest.sources());
+    redactor.json(StatusCode::OK, &view)
+}
+
+/// A person settles a conflict in favour of this delivery, or answers for one whose token was missing or wrong.
 pub(super) async fn accept(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let delivery = load(&app, &id).await?;
+    let delivery = accepted(&app, &id).await?;
+    Ok(shown(&app, &delivery))
+}
+
+/// Accepts a delivery on somebody's word; what it is then.
+pub(super) async fn accepted(app: &App, id: &str) -> Result<DeliveryRecord, Problem> {
+    let delivery = load(app, id).await?;
+    if delivery.verdict == Verdict::Rejected.as_str() {
+        return vouched(app, delivery).await;
+    }
     match app.store.accept_delivery(delivery.id).await? {
         Accepted::Done => {
             tracing::info!(
@@ -101,21 +118,162 @@ pub(super) async fn accept(State(app): State<App>, Path(id): Path<String>) -> Re
                 task.id = delivery.task_id,
                 "conflict settled by a person"
             );
-            show(State(app), Path(id)).await
+            load(app, id).await
         }
-        Accepted::NotFound => Err(unknown(&id)),
-        Accepted::NotAConflict => Err(Problem::new(
-            StatusCode::CONFLICT,
-            "not_a_conflict",
-            format!(
-                "delivery {id} is {}: only a conflict can be accepted",
-                delivery.verdict
-            ),
-        )),
+        Accepted::NotFound => Err(unknown(id)),
+        Accepted::NotAConflict => Err(not_a_conflict(id, &delivery.verdict)),
     }
 }
 
-async fn load(app: &App, id: &str) -> Result<DeliveryRecord, Problem> {
+async fn vouched(app: &App, delivery: DeliveryRecord) -> Result<DeliveryRecord, Problem> {
+    let id = delivery.id.to_string();
+    match app.ingest.vouch(delivery.id).await? {
+        Judged::Recorded(recorded) => {
+            let verdict = recorded.verdict.as_str();
+            tracing::info!(
+                delivery.id,
+                task.id = delivery.task_id,
+                verdict,
+                "rejected delivery accepted by a person"
+            );
+            // Where there was no room for its row, it was counted only.
+            let kept = app.store.delivery(delivery.id).await?;
+            Ok(kept.unwrap_or(DeliveryRecord {
+                verdict: verdict.to_owned(),
+                reason: recorded.reason.map(str::to_owned),
+                ..delivery
+            }))
+        }
+        Judged::Already { verdict, .. } => Err(not_a_conflict(&id, &verdict)),
+        Judged::Refused(refused) => Err(stays_rejected(refused)),
+        Judged::Gone => Err(unknown(&id)),
+    }
+}
+
+fn not_a_conflict(id: &str, verdict: &str) -> Problem {
+    Problem::new(
+        StatusCode::CONFLICT,
+        "not_a_conflict",
+        format!("delivery {id} is {verdict}: only a conflict, or one whose token was wrong, can be accepted"),
+    )
+}
+
+fn stays_rejected(refused: Refused) -> Problem {
+    Problem::new(StatusCode::CONFLICT, refused.reason, refused.detail)
+}
+
+/// What became of a rejected delivery.
+#[derive(Serialize)]
+struct ReverifiedView<'a> {
+    id: &'a str,
+    task_id: Option<&'a str>,
+    verdict: &'a str,
+    reason: Option<&'a str>,
+    /// Why it stays rejected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    /// What to do if it stays rejected, or is in conflict.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+    /// It was not rejected: nothing was done.
+    already: bool,
+    /// Files to be fetched because of it.
+    queued: usize,
+}
+
+/// Judges a rejected delivery again.
+pub(super) async fn reverify(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let delivery = load(&app, &id).await?;
+    let judged = rejudged(&app, &delivery).await?;
+    let mut view = ReverifiedView {
+        id: &id,
+        task_id: delivery.task_id.as_deref(),
+        verdict: Verdict::Rejected.as_str(),
+        reason: None,
+        detail: None,
+        remedy: None,
+        already: false,
+        queued: 0,
+    };
+    match &judged {
+        Judged::Recorded(recorded) => {
+            view.verdict = recorded.verdict.as_str();
+            view.reason = recorded.reason;
+            view.queued = recorded.queued;
+        }
+        Judged::Already { verdict, reason } => {
+            (view.verdict, view.reason, view.already) = (verdict, reason.as_deref(), true);
+        }
+        Judged::Refused(refused) => {
+            (view.reason, view.detail) = (Some(refused.reason), Some(refused.detail.as_str()));
+        }
+        Judged::Gone => return Err(unknown(&id)),
+    }
+    let now = DeliveryRecord {
+        verdict: view.verdict.to_owned(),
+        reason: view.reason.map(str::to_owned),
+        ..delivery.clone()
+    };
+    view.remedy = remedy_of(&now, &app.ingest.sources());
+    Ok(app.redactor().json(StatusCode::OK, &view))
+}
+
+/// Judges a delivery again that is there. It is an error if it cannot be judged: its source is no longer configured, or its body
+/// not kept.
+pub(super) async fn rejudged(app: &App, delivery: &DeliveryRecord) -> Result<Judged, Problem> {
+    let judged = app.ingest.reverify(delivery.id).await?;
+    match &judged {
+        Judged::Refused(refused) if matches!(refused.reason, "unknown_source" | "body_not_kept") => {
+            return Err(stays_rejected(refused.clone()));
+        }
+        Judged::Recorded(recorded) => {
+            let verdict = recorded.verdict.as_str();
+            tracing::info!(
+                delivery.id,
+                task.id = delivery.task_id,
+                verdict,
+                "rejected delivery verified again: {verdict}"
+            );
+        }
+        _ => {}
+    }
+    Ok(judged)
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct RejectedQuery {
+    source: Option<String>,
+    reason: Option<String>,
+    since: Option<String>,
+}
+
+/// Judges all rejected deliveries again that the query means.
+pub(super) async fn reverify_all(
+    State(app): State<App>,
+    query: Result<Query<RejectedQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(query) = query?;
+    let summary = all_rejudged(&app, query).await?;
+    Ok(app.redactor().json(StatusCode::OK, &summary))
+}
+
+/// Judges all rejected deliveries again that the query means; what became of them.
+pub(super) async fn all_rejudged(app: &App, query: RejectedQuery) -> Result<Summary, Problem> {
+    let filter = RejectedFilter {
+        source: query.source,
+        reason: one_of("reason", query.reason, &REASONS)?,
+        since: moment("since", query.since.as_deref())?,
+    };
+    let summary = app.ingest.reverify_all(&filter).await?;
+    let Summary {
+        examined, accepted, ..
+    } = summary;
+    tracing::info!(examined, accepted, "rejected deliveries verified again");
+    Ok(summary)
+}
+
+/// A delivery by the id in a path.
+pub(super) async fn load(app: &App, id: &str) -> Result<DeliveryRecord, Problem> {
     let row = id.parse().map_err(|_| unknown(id))?;
     app.store.delivery(row).await?.ok_or_else(|| unknown(id))
 }

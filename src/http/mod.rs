@@ -222,7 +222,9 @@ fn api(app: &App) -> Router<App> {
         .route("/v1/tasks/{task_id}/retry", post(tasks::retry))
         .route("/v1/deliveries", get(deliveries::list))
         .route("/v1/deliveries/{id}", get(deliveries::show))
+        .route("/v1/deliveries/reverify", post(deliveries::reverify_all))
         .route("/v1/deliveries/{id}/accept", post(deliveries::accept))
+        .route("/v1/deliveries/{id}/reverify", post(deliveries::reverify))
         .route("/v1/stats", get(tasks::stats))
         .route(
             "/v1/scrub",

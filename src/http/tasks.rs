@@ -354,7 +354,8 @@ pub(super) fn one_of(name: &str, text: Option<String>, words: &[&str]) -> Result
     }
 }
 
-fn moment(name: &str, text: Option<&str>) -> Result<Option<i64>, Problem> {
+/// A moment as RFC 3339 writes it.
+pub(super) fn moment(name: &str, text: Option<&str>) -> Result<Option<i64>, Problem> {
     text.map(|text| {
         parse_rfc3339(text)
             .ok_or_else(|| Problem::bad_request(format!("{name} is a time such as 2026-11-21T09:30:00Z")))

@@ -13,7 +13,7 @@ use super::App;
 use super::redact::Redactor;
 use crate::clock::{Millis, rfc3339};
 use crate::download::{Progress, remedy};
-use crate::ingest::Sources;
+use crate::ingest::{self, Ailing, Sources};
 use crate::provider::encoding::beginning;
 use crate::provider_api::ProviderApi;
 use crate::store::deliveries::{DeliveryRecord, LISTED_BODY_BYTES};
@@ -350,6 +350,9 @@ pub(super) struct DeliveryView<'a> {
     body_bytes: Option<i64>,
     /// In lists: only the beginning is shown.
     body_truncated: bool,
+    /// What to do about one that was rejected or is in conflict.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
 }
 
 impl<'a> DeliveryView<'a> {
@@ -381,8 +384,29 @@ impl<'a> DeliveryView<'a> {
             body_base64: shown.base64,
             body_bytes: delivery.body_bytes,
             body_truncated: shown.truncated,
+            remedy: None,
         }
     }
+
+    /// With what to do about it, where something can be done.
+    pub(super) fn advised(self, delivery: &DeliveryRecord, sources: &Sources) -> Self {
+        Self {
+            remedy: remedy_of(delivery, sources),
+            ..self
+        }
+    }
+}
+
+/// What to do about a delivery that was rejected or is in conflict.
+pub(super) fn remedy_of(delivery: &DeliveryRecord, sources: &Sources) -> Option<String> {
+    let ailing = Ailing {
+        source: &delivery.source,
+        verdict: &delivery.verdict,
+        reason: delivery.reason.as_deref().unwrap_or_default(),
+        received_at: delivery.received_at,
+        headers: &delivery.headers,
+    };
+    ingest::remedy(sources, &ailing)
 }
 
 /// A body without secrets: as text where it is text (unpacked, if it came packed), else in Base64.

@@ -18,16 +18,20 @@ use crate::provider::rules::Verdict;
 use crate::provider::signature::{self, SignatureError, Signed};
 use crate::provider::{Kind, TaskId};
 use crate::store::record::{
-    Binding, Content, MAX_KEPT_BODY, NewDelivery, Recorded, Reference, Verified, Via,
+    Binding, Content, MAX_KEPT_BODY, NewDelivery, Recorded, Reference, UrlSaid, Verified, Via,
 };
 use crate::store::{Store, StoreError};
 
 mod notes;
 mod refusal;
+mod remedy;
+mod reverify;
 mod room;
 
 use notes::Notes;
 pub use refusal::Refusal;
+pub use remedy::{Ailing, REASONS, remedy};
+pub use reverify::{Judged, Refused, Summary};
 pub use room::{Memory, Room};
 
 /// The sources that callbacks may come from, by name.
@@ -144,6 +148,22 @@ impl Query {
         let parse = |text: &String| text.parse().map_err(|_| Refusal::BadQuery("index"));
         self.index.as_ref().map_or(Ok(0), parse)
     }
+
+    /// What is kept of it with a refused delivery. The token is not, only that it was one of the source's.
+    fn kept(&self, source: &Source) -> UrlSaid {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        if !source.tokens.is_empty() && check_token(source, self.token.as_deref()).is_ok() {
+            query.append_key_only("token");
+        }
+        if let Some(reference) = self.reference(false) {
+            query.append_pair("ref", &reference.text);
+        }
+        UrlSaid {
+            kind: self.kind().ok().flatten(),
+            index: self.index.as_ref().and(self.index().ok()),
+            query: Some(query.finish()).filter(|query| !query.is_empty()),
+        }
+    }
 }
 
 impl Ingest {
@@ -205,8 +225,15 @@ impl Ingest {
                 let noted = self.notes.admit(arrival.remote_addr, arrival.body.len());
                 if noted {
                     let name = arrival.source;
-                    self.record_refusal(arrival, received_at, &refusal, task_id.clone())
-                        .await;
+                    let content = Content::Rejected {
+                        reason: refusal.reason(),
+                        task_id: task_id.clone(),
+                        url: query.kept(source),
+                    };
+                    if refusal.is_recorded() {
+                        self.record_refusal(new_delivery(arrival, received_at, content))
+                            .await;
+                    }
                     if let Some(task_id) = task_id.as_ref().filter(|_| source.api_key.is_some()) {
                         self.ask_after_stale(&refusal, (name, task_id), &query).await;
                     }
@@ -296,24 +323,13 @@ impl Ingest {
     }
 
     /// Keeps what was refused with a 400 or 401, as far as there is room.
-    async fn record_refusal(
-        &self,
-        arrival: Arrival<'_>,
-        received_at: Millis,
-        refusal: &Refusal,
-        task_id: Option<TaskId>,
-    ) {
-        if !refusal.is_recorded() {
+    async fn record_refusal(&self, mut delivery: NewDelivery) {
+        let Content::Rejected { reason, .. } = delivery.content else {
             return;
-        }
+        };
         let Ok(place) = self.rejects.clone().try_acquire_owned() else {
             return;
         };
-        let content = Content::Rejected {
-            reason: refusal.reason(),
-            task_id,
-        };
-        let mut delivery = new_delivery(arrival, received_at, content);
         if delivery.body_length > MAX_KEPT_BODY {
             delivery.body = Bytes::new();
             delivery.held.clear();
@@ -321,7 +337,7 @@ impl Ingest {
         delivery.held.push(place);
         // The answer is a refusal either way; a store that cannot keep it says so in its own log line.
         if let Err(error) = self.store.record_delivery(delivery).await {
-            tracing::warn!(%error, reason = refusal.reason(), "a rejected delivery was not kept");
+            tracing::warn!(%error, reason, "a rejected delivery was not kept");
         }
     }
 
@@ -414,6 +430,7 @@ fn new_delivery(arrival: Arrival<'_>, received_at: Millis, content: Content) -> 
         body_length: arrival.body.len(),
         body: arrival.body,
         content,
+        again: None,
         held: arrival.room.into_permit().into_iter().collect(),
     }
 }

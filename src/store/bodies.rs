@@ -15,6 +15,16 @@ pub(super) fn part(tx: &Tx<'_>, delivery: i64) -> rusqlite::Result<()> {
     hand_on(tx, delivery)
 }
 
+/// Makes a delivery that came earlier the owner of a body that it has as well.
+pub(super) fn pass(tx: &Tx<'_>, task: i64, (owner, earlier): (i64, i64)) -> rusqlite::Result<()> {
+    tx.execute(
+        "UPDATE deliveries SET body = NULL, body_of = ?3
+         WHERE task = ?1 AND verdict <> 'rejected' AND id > ?3 AND (id = ?2 OR body_of = ?2)",
+        params![task, owner, earlier],
+    )?;
+    Ok(())
+}
+
 /// Gives the body of a delivery to the next that shares it, if any does.
 pub(super) fn hand_on(tx: &Tx<'_>, delivery: i64) -> rusqlite::Result<()> {
     let heir: Option<(i64, i64)> = tx

@@ -34,6 +34,7 @@ pub mod downloads;
 pub mod expect;
 pub mod record;
 pub mod retention;
+pub mod reverify;
 pub mod scrub;
 pub mod submissions;
 pub mod tasks;

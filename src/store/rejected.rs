@@ -5,11 +5,11 @@ use std::net::IpAddr;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::record::{Body, DeliveryRow, NewDelivery, Recorded, RingShare};
+use super::record::{Body, DeliveryRow, NewDelivery, Recorded, RingShare, UrlSaid};
 use super::tasks;
 use super::writer::Tx;
-use crate::provider::TaskId;
 use crate::provider::rules::Verdict;
+use crate::provider::{Kind, TaskId};
 
 /// Rejected deliveries kept at most.
 const MAX_ROWS: i64 = 10_000;
@@ -24,8 +24,8 @@ const ROW_OVERHEAD: i64 = 256;
 pub(super) fn record(
     tx: &mut Tx<'_>,
     delivery: &NewDelivery,
-    reason: &'static str,
-    task_id: Option<&TaskId>,
+    (reason, task_id): (&'static str, Option<&TaskId>),
+    url: &UrlSaid,
 ) -> rusqlite::Result<Recorded> {
     let task_id = task_id.map(TaskId::as_str);
     let task = match task_id {
@@ -43,8 +43,8 @@ pub(super) fn record(
         task,
         outcome: None,
         task_id,
-        kind: None,
-        idx: None,
+        kind: url.kind.as_ref().map(Kind::as_str),
+        idx: url.index,
         binding: None,
         body: if kept { Body::Here } else { Body::Digest },
         share: Some(RingShare {
@@ -54,6 +54,13 @@ pub(super) fn record(
         }),
     };
     let id = row.insert(tx)?;
+    if let Some(query) = &url.query {
+        // A column of its own statement: the others, which are appended by the thousand, have none.
+        tx.execute(
+            "UPDATE deliveries SET query = ?2 WHERE id = ?1",
+            params![id, query],
+        )?;
+    }
     Ok(Recorded {
         delivery: Some(id),
         verdict: Verdict::Rejected,

@@ -25,6 +25,7 @@ use super::keys::{Key, Keys};
 use super::record::{self, NewDelivery, Recorded, Via};
 use super::rejected::{self, Ring};
 use super::retention;
+use super::reverify::{self, Reverified};
 use super::scrub::{self, Judged, Noted, Orders, Scrub};
 use super::statements::Statements;
 use super::submissions::{self, Begun, End, NewSubmission};
@@ -45,6 +46,8 @@ const PURGE_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) enum Command {
     Record(Box<NewDelivery>),
+    /// One that has a row among the rejected.
+    Reverify(Box<NewDelivery>),
     Expect(Vec<Expectation>),
     Claim {
         lease_for: Duration,
@@ -106,6 +109,7 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) enum Reply {
     Recorded(Recorded),
+    Reverified(Reverified),
     Expected {
         created: u64,
     },
@@ -614,6 +618,7 @@ fn is_everyones(error: &rusqlite::Error) -> bool {
 fn apply(tx: &mut Tx<'_>, command: &Command) -> rusqlite::Result<Reply> {
     Ok(match command {
         Command::Record(delivery) => Reply::Recorded(record::record(tx, delivery)?),
+        Command::Reverify(delivery) => Reply::Reverified(reverify::reverify(tx, delivery)?),
         Command::Expect(expected) => Reply::Expected {
             created: expect::expect(tx, expected)?,
         },

@@ -25,6 +25,7 @@ mod refusals;
 mod replay;
 mod resume;
 mod retention;
+mod reverify;
 mod scrub;
 mod simulate;
 #[path = "../soundness/mod.rs"]

@@ -286,6 +286,7 @@ impl Bench {
                 reference: None,
             })),
             body: body.into(),
+            again: None,
             held: Vec::new(),
         }
     }

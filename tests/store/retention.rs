@@ -1,5 +1,6 @@
 //! What goes by age, and what stays.
 
+use reelhook::store::record::UrlSaid;
 use reelhook::store::retention::Which;
 
 use super::*;
@@ -40,6 +41,7 @@ impl Bench {
                 let content = Content::Rejected {
                     reason: "bad_signature",
                     task_id: None,
+                    url: UrlSaid::default(),
                 };
                 self.store.record_delivery(NewDelivery {
                     content,

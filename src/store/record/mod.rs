@@ -78,8 +78,19 @@ pub struct NewDelivery {
     pub body_digest: [u8; 32],
     /// What it is.
     pub content: Content,
+    /// Set if it was rejected before and is judged again.
+    pub again: Option<Again>,
     /// What it holds of the bounds on memory and queue until its commit, whoever still waits for that.
     pub held: Vec<OwnedSemaphorePermit>,
+}
+
+/// A rejected delivery that is judged again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Again {
+    /// Its row, whose id it keeps.
+    pub id: i64,
+    /// What stands as the reason of its verdict where that has none of its own.
+    pub note: &'static str,
 }
 
 /// What the provider's API said of a task when it was asked: recorded the way a callback is.
@@ -123,6 +134,7 @@ impl From<ProviderAnswer> for NewDelivery {
                 hold: false,
                 reference: None,
             })),
+            again: None,
             held: Vec::new(),
         }
     }
@@ -139,7 +151,20 @@ pub enum Content {
         reason: &'static str,
         /// The task it claimed to be about, as far as it could be read.
         task_id: Option<TaskId>,
+        /// What its URL said.
+        url: UrlSaid,
     },
+}
+
+/// What the URL of a rejected delivery said that is needed to judge it again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UrlSaid {
+    /// The kind that it named.
+    pub kind: Option<Kind>,
+    /// The index that it named.
+    pub index: Option<u32>,
+    /// The rest, as a query: `token` if it had one of the source's, and `ref`.
+    pub query: Option<String>,
 }
 
 /// A delivery that passed every check.
@@ -215,7 +240,9 @@ pub(super) fn record(tx: &mut Tx<'_>, delivery: &NewDelivery) -> rusqlite::Resul
             None => verified::record(tx, delivery, verified),
             Some(reference) => record_referring(tx, delivery, verified, reference),
         },
-        Content::Rejected { reason, task_id } => rejected::record(tx, delivery, reason, task_id.as_ref()),
+        Content::Rejected { reason, task_id, url } => {
+            rejected::record(tx, delivery, (reason, task_id.as_ref()), url)
+        }
     }
 }
 
@@ -230,7 +257,12 @@ fn record_referring(
     let Some(submission) = submission else {
         if reference.is_proof {
             // Another callback bound it since it was looked up.
-            return rejected::record(tx, delivery, "bad_token", Some(&verified.task_id));
+            let url = UrlSaid {
+                kind: (!reference.kind_is_open).then(|| verified.kind.clone()),
+                index: (!reference.index_is_open).then_some(verified.index),
+                query: Some(format!("ref={}", reference.text)),
+            };
+            return rejected::record(tx, delivery, ("bad_token", Some(&verified.task_id)), &url);
         }
         return verified::record(tx, delivery, verified);
     };

@@ -50,8 +50,9 @@ pub(in crate::store) struct RingShare {
 impl DeliveryRow<'_> {
     /// Writes the row; its id.
     pub(in crate::store) fn insert(&self, tx: &mut Tx<'_>) -> rusqlite::Result<i64> {
-        let id = next(&mut tx.ids.delivery);
         let delivery = self.delivery;
+        let again = delivery.again.as_ref();
+        let id = again.map_or_else(|| next(&mut tx.ids.delivery), |again| again.id);
         let (body, body_of) = match self.body {
             Body::Digest => (None, None),
             Body::Here => (Some(&*delivery.body), None),
@@ -73,7 +74,7 @@ impl DeliveryRow<'_> {
                 delivery.received_at,
                 delivery.via.as_str(),
                 self.verdict.as_str(),
-                self.reason,
+                self.reason.or(again.map(|again| again.note)),
                 delivery.remote_addr.as_ref().map(IpAddr::to_string),
                 delivery.headers,
                 delivery.body_digest,

@@ -13,7 +13,7 @@ use crate::store::downloads::{self, NewDownload};
 use crate::store::overrule::{self, Overruling};
 use crate::store::tasks;
 use crate::store::writer::Tx;
-use crate::store::{accept, keys, ranges, summary};
+use crate::store::{accept, bodies, keys, ranges, summary};
 
 /// A verified delivery.
 #[derive(Clone, Copy)]
@@ -292,12 +292,22 @@ fn keep_row(
         return Ok(None);
     }
     let owner = owner_of_body(tx, outcome.task, &item.delivery.body_digest)?;
-    let body = owner.map_or(Body::Here, Body::Of);
+    // The earliest has the body: one that was rejected first may come before its owner.
+    let again = item.delivery.again.as_ref();
+    let later = owner.filter(|owner| again.is_some_and(|again| again.id < *owner));
+    let body = match owner {
+        Some(owner) if later.is_none() => Body::Of(owner),
+        _ => Body::Here,
+    };
     let row = DeliveryRow {
         binding,
         ..row_of(item, count, Some((outcome.task, outcome.id)), body)
     };
-    row.insert(tx).map(Some)
+    let id = row.insert(tx)?;
+    if let Some(later) = later {
+        bodies::pass(tx, outcome.task, (later, id))?;
+    }
+    Ok(Some(id))
 }
 
 /// A reused signature whose first task was deleted: a few rows are kept beside any task, without bodies.

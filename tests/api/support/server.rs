@@ -233,6 +233,13 @@ impl TestServer {
         row.try_get(0).unwrap()
     }
 
+    /// A single text, likewise.
+    pub(crate) async fn word(&self, sql: &'static str) -> String {
+        let mut connection = connect(&self.data_dir()).await;
+        let row = sqlx::query(sql).fetch_one(&mut connection).await.unwrap();
+        row.try_get(0).unwrap()
+    }
+
     /// Changes the database behind the server's back.
     pub(crate) async fn sabotage(&self, sql: &'static str) {
         let mut connection = connect(&self.data_dir()).await;
@@ -259,6 +266,15 @@ impl TestServer {
             .as_ref()
             .expect("it runs")
             .reload(&self.setup().config);
+    }
+
+    /// What SIGHUP does, with other sources.
+    pub(crate) fn take_over(&self, sources: &str) {
+        let mut config = self.setup().config.clone();
+        let given: Config = toml::from_str(sources).unwrap();
+        config.sources = given.sources;
+        assert_eq!(config.check(), [], "a configuration that serve would take");
+        self.instance.as_ref().expect("it runs").reload(&config);
     }
 
     /// The ordinary stop, begun; the receiver is told when it is done.
