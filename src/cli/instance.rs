@@ -36,6 +36,10 @@ const LEASE: Duration = Duration::from_mins(1);
 const LAST_COMMITS: Duration = Duration::from_secs(10);
 /// How long one request to a provider's API may take.
 const API_TIMEOUT: Duration = Duration::from_secs(30);
+/// Most who follow events at one time.
+const MAX_READERS: usize = 1_000;
+/// After how long a silence those who follow events get a sign of life.
+const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// A server that accepts callbacks and carries out downloads until it is stopped.
 #[derive(Debug)]
@@ -424,5 +428,15 @@ fn http_settings(config: &Config) -> http::Settings {
         max_connections_per_address: config.ingest.max_connections_per_address,
         sample: offers_sample(config),
         serve: config.storage.serve,
+        events: event_settings(config),
+    }
+}
+
+/// Those who follow events hold connections without end: most of the connections are for others. And none of them is taken
+/// for dead because nothing happens.
+fn event_settings(config: &Config) -> http::EventSettings {
+    http::EventSettings {
+        max_readers: MAX_READERS.min(config.ingest.max_connections / 4).max(1),
+        heartbeat: HEARTBEAT.min(config.ingest.write_timeout / 2),
     }
 }

@@ -5,6 +5,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::clock::{Clock, Millis, millis};
 
 /// Between two probes, at first and at most.
@@ -15,7 +17,14 @@ const SAME_FAULT: Duration = Duration::from_mins(1);
 
 /// Whether the queue is paused. Cheap to clone; clones are of the same queue.
 #[derive(Debug, Clone, Default)]
-pub struct Pause(Arc<Mutex<State>>);
+pub struct Pause(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Rung when it begins and when it ends.
+    changed: watch::Sender<()>,
+}
 
 /// Why the queue is paused, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +93,11 @@ impl Pause {
         state.paused.as_ref().map(|paused| paused.reason.clone())
     }
 
+    /// Changes whenever the queue is paused or goes on.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
+    }
+
     /// Pauses the queue, unless it is paused already, for a fault that a download met at this moment; whether it is paused.
     ///
     /// The download that met the last fault, too, when others have none, has a fault of its own: that is no reason.
@@ -113,6 +127,8 @@ impl Pause {
             probe_at: now.saturating_add(millis(wait)),
             culprit,
         });
+        drop(state);
+        self.0.changed.send_replace(());
         true
     }
 
@@ -156,11 +172,13 @@ impl Pause {
                 reason = paused.reason.code,
                 "downloads go on after a pause of {seconds} s"
             );
+            drop(state);
+            self.0.changed.send_replace(());
         }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

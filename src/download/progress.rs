@@ -44,6 +44,13 @@ impl Progress {
         })
     }
 
+    /// All running transfers by download, in no order.
+    pub fn all(&self) -> Vec<(i64, Transfer)> {
+        let running: Vec<i64> = self.lock().keys().copied().collect();
+        let transfer = |download| Some((download, self.of(download)?));
+        running.into_iter().filter_map(transfer).collect()
+    }
+
     /// Shows a transfer until the result is dropped.
     pub fn begin(&self, download: i64) -> Shown {
         let meter = Arc::<Meter>::default();

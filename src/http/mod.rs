@@ -34,6 +34,7 @@ mod client_addr;
 mod dashboard;
 mod deliveries;
 mod dropin;
+mod events;
 mod files;
 mod health;
 mod listener;
@@ -44,9 +45,11 @@ mod tasks;
 mod views;
 
 pub use challenges::challenge_router;
+pub use events::Settings as EventSettings;
 pub use listener::{Limits, Transport, listen, serve};
 pub use scrub::scrub_json;
 
+use events::Feed;
 use listener::Places;
 use problem::Problem;
 use redact::Redactor;
@@ -113,6 +116,8 @@ pub struct Settings {
     pub sample: bool,
     /// How files in a bucket are handed out.
     pub serve: Serve,
+    /// How events are told.
+    pub events: EventSettings,
 }
 
 #[derive(Debug)]
@@ -125,25 +130,31 @@ struct Shared {
     arriving: Places,
     /// Refusals of a flood that are held back.
     pauses: Semaphore,
+    events: Feed,
 }
 
 impl App {
-    /// Puts the parts together.
+    /// Puts the parts together, and starts to feed those who follow the events.
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(Shared {
+        let app = Self(Arc::new(Shared {
             tokens: Live::new(parts.settings.api_tokens.clone()),
             redactor: Live::new(Redactor::new(&parts.settings.secrets)),
             memory: Memory::of(parts.settings.max_inflight),
             arriving: Places::new(usize::MAX, parts.settings.max_connections_per_address),
             pauses: Semaphore::new(callbacks::FLOOD_PAUSES),
+            events: Feed::new(parts.settings.events.max_readers),
             parts,
-        }))
+        }));
+        app.tasks.spawn(events::feed(app.clone()));
+        app
     }
 
     /// Replaces the API's tokens and what is kept out of answers, for requests from now on.
     pub fn replace_secrets(&self, api_tokens: Vec<Secret>, secrets: &[Secret]) {
         self.0.tokens.replace(api_tokens);
         self.0.redactor.replace(Redactor::new(secrets));
+        // Who follows the events was let in by a token that may be gone.
+        self.0.events.hang_up();
     }
 
     fn tokens(&self) -> Arc<Vec<Secret>> {
@@ -152,6 +163,10 @@ impl App {
 
     fn redactor(&self) -> Arc<Redactor> {
         self.0.redactor.now()
+    }
+
+    fn events(&self) -> &Feed {
+        &self.0.events
     }
 }
 
@@ -226,6 +241,7 @@ fn api(app: &App) -> Router<App> {
         .route("/v1/deliveries/{id}/accept", post(deliveries::accept))
         .route("/v1/deliveries/{id}/reverify", post(deliveries::reverify))
         .route("/v1/stats", get(tasks::stats))
+        .route("/v1/events", get(events::follow))
         .route(
             "/v1/scrub",
             get(scrub::show).post(scrub::begin).delete(scrub::stop),

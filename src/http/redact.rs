@@ -93,7 +93,8 @@ impl Redactor {
         }
     }
 
-    fn serialised<T: Serialize>(&self, answer: &T) -> Result<String, serde_json::Error> {
+    /// JSON without secrets in any of its texts.
+    pub(super) fn serialised<T: Serialize>(&self, answer: &T) -> Result<String, serde_json::Error> {
         let json = serde_json::to_string(answer)?;
         if !self.occurs_in(&json) {
             return Ok(json);

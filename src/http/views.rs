@@ -63,7 +63,7 @@ struct OutcomeView<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct FileView<'a> {
+pub(super) struct FileView<'a> {
     name: &'a str,
     role: &'a str,
     kind: &'a str,
@@ -248,7 +248,7 @@ impl<'a> OutcomeView<'a> {
 }
 
 impl<'a> FileView<'a> {
-    fn of(task: &TaskRecord, file: &'a FileRecord, seen: &Seen<'_>) -> Self {
+    pub(super) fn of(task: &TaskRecord, file: &'a FileRecord, seen: &Seen<'_>) -> Self {
         let stored = file.state == "stored";
         // To those who ask, a file that waits for another URL waits.
         let state = match file.state.as_str() {

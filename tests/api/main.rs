@@ -11,6 +11,7 @@ mod cli;
 mod downloads;
 mod dropin;
 mod egress;
+mod events;
 mod files;
 mod links;
 #[path = "../media/mod.rs"]

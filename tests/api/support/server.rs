@@ -14,7 +14,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Row as _, SqliteConnection};
 use tempfile::TempDir;
 
-use super::{Answer, Call, PATIENCE, RUNTIME};
+use super::{Answer, Call, Follower, PATIENCE, RUNTIME};
 use crate::soundness::WRONGS;
 
 /// A server to be started.
@@ -194,6 +194,16 @@ impl TestServer {
 
     pub(crate) async fn delete(&self, path: &str) -> Answer {
         Answer::of(self.request(Method::DELETE, path)).await
+    }
+
+    /// Follows the events that a query selects, from now on or from the last one that was seen.
+    pub(crate) async fn follow(&self, query: &str, last_id: Option<&str>) -> Follower {
+        let request = self.request(Method::GET, &format!("/v1/events{query}"));
+        Follower::of(match last_id {
+            Some(id) => request.header("last-event-id", id),
+            None => request,
+        })
+        .await
     }
 
     /// The task as the API shows it.
