@@ -41,7 +41,7 @@ const INLINE: [&str; 16] = [
 ];
 
 /// The same name may later carry another file: each use asks, and is told 304.
-const CACHING: &str = "private, no-cache";
+pub(super) const CACHING: &str = "private, no-cache";
 
 /// How long a URL opens that leads into a bucket.
 const OPENS_FOR: Duration = Duration::from_mins(5);
@@ -166,7 +166,7 @@ fn not_stored(file: &FileRecord) -> Problem {
 }
 
 /// What lies there is not what was stored, and must not go out under its tag.
-fn damaged(task: &TaskRecord, file: &FileRecord, found: u64) -> Problem {
+pub(super) fn damaged(task: &TaskRecord, file: &FileRecord, found: u64) -> Problem {
     let (task_id, name) = (&task.task_id, &file.name);
     tracing::error!(
         task.id = task_id,

@@ -27,6 +27,7 @@ use crate::store::Store;
 use crate::telemetry::Pulse;
 
 mod access;
+mod archive;
 mod attempts;
 mod callbacks;
 mod challenges;
@@ -234,6 +235,7 @@ fn api(app: &App) -> Router<App> {
         .route("/v1/tasks/{task_id}", get(tasks::show).delete(tasks::delete))
         .route("/v1/tasks/{task_id}/deliveries", get(deliveries::of_task))
         .route("/v1/tasks/{task_id}/attempts", get(attempts::of_task))
+        .route("/v1/tasks/{task_id}/files.zip", get(archive::serve))
         .route("/v1/tasks/{task_id}/retry", post(tasks::retry))
         .route("/v1/deliveries", get(deliveries::list))
         .route("/v1/deliveries/{id}", get(deliveries::show))

@@ -138,6 +138,8 @@ pub struct FileRecord {
     pub height: Option<i64>,
     /// How it is encoded, if it says.
     pub codec: Option<String>,
+    /// When its row last changed: of a stored one, when it was stored.
+    pub updated_at: Millis,
     /// Where it lies in the storage, once stored.
     pub storage_key: Option<String>,
     /// Code and sentence of the last failure.
@@ -607,6 +609,7 @@ fn file_record(row: &SqliteRow) -> Result<FileRecord, sqlx::Error> {
         width: row.try_get("width")?,
         height: row.try_get("height")?,
         codec: row.try_get("codec")?,
+        updated_at: row.try_get("updated_at")?,
         storage_key: row.try_get("storage_key")?,
         error: code.map(|code| (code, detail.unwrap_or_default())),
     })

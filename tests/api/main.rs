@@ -2,6 +2,7 @@
 
 mod access;
 mod acme;
+mod archive;
 mod backfill;
 mod backup;
 mod bounds;

@@ -57,6 +57,9 @@ async fn a_file_goes_into_the_bucket_is_served_by_range_and_deleted() {
     assert!(part.body == content[10..20]);
     let last = server.get_with(url, &[("range", "bytes=-5")]).await;
     assert!(last.body == content[99_995..]);
+    let archive = server.get("/v1/tasks/t1/files.zip").await;
+    assert_eq!(archive.header("content-length"), archive.body.len().to_string());
+    assert!(archive.body.windows(content.len()).any(|part| part == content));
     let beyond = server.get_with(url, &[("range", "bytes=100000-")]).await;
     assert_eq!(beyond.status, 416);
     let head = Answer::of(server.request(Method::HEAD, url)).await;
