@@ -48,6 +48,12 @@ struct Args {
     /// Tasks stored beforehand, e.g. 1000000,5000000
     #[arg(long, value_delimiter = ',', default_value = "1000000", value_parser = clap::value_parser!(u64).range(1000..=10_000_000))]
     stored: Vec<u64>,
+    /// Readers of the live events, where there are any
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    readers: u16,
+    /// Those of them who take nothing
+    #[arg(long, default_value_t = 20)]
+    stalled: u16,
     /// Measured seconds of each round
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=60))]
     seconds: u8,
@@ -83,6 +89,7 @@ impl Args {
             Part::Open,
             Part::Burst,
             Part::Hostile,
+            Part::Followed,
             Part::Stored,
             Part::Peers,
         ];

@@ -1,11 +1,13 @@
 //! What is sent to a server under test, and what came of it. All load comes from one thread of this process.
 
+mod audience;
 mod burst;
 mod closed;
 mod open;
 pub(crate) mod query;
 mod siege;
 
+pub(crate) use audience::Audience;
 pub(crate) use burst::{Burst, Bursts};
 pub(crate) use closed::ClosedLoop;
 pub(crate) use open::OpenLoop;

@@ -2,6 +2,7 @@
 
 mod burst;
 mod closed;
+mod followed;
 mod hostile;
 mod open;
 mod peers;
@@ -37,6 +38,7 @@ pub(crate) enum Part {
     Open,
     Burst,
     Hostile,
+    Followed,
     Stored,
     Peers,
 }
@@ -75,6 +77,7 @@ pub(crate) async fn measure(args: &Args) -> anyhow::Result<Report> {
             Part::Open => report.open = bench.open(&report.closed).await?,
             Part::Burst => report.burst = Some(bench.burst().await?),
             Part::Hostile => report.hostile = Some(bench.hostile().await?),
+            Part::Followed => report.followed = Some(bench.followed().await?),
             Part::Stored => report.stored = bench.stored().await?,
             Part::Peers => report.peers = Some(bench.peers().await?),
         }
@@ -90,6 +93,7 @@ fn planned(part: Part, args: &Args) -> f64 {
         Part::Open => open::planned(args),
         Part::Burst => burst::planned(),
         Part::Hostile => hostile::planned(args),
+        Part::Followed => followed::planned(args),
         Part::Stored => stored::planned(args),
         Part::Peers => peers::planned(args),
     }

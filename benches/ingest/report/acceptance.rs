@@ -9,6 +9,7 @@ const LEAST_RATIO: f64 = 0.5;
 const LEAST_KEPT_RATE: f64 = 0.85;
 const MEMORY: u64 = 120 << 20;
 const LONGEST_START_US: u32 = 300_000;
+const AUDIENCE_LIMIT: &str = "≤ 1.5 × that without + 2 ms";
 const SIEGE_LIMIT: &str = "≤ 2 × the quiet one + 10 ms";
 /// The demands on speed hold for this many stored tasks, those on the start for so many.
 const MANY: u64 = 1_000_000;
@@ -24,6 +25,7 @@ pub(super) fn criteria(report: &Report) -> Vec<Criterion> {
         start(report),
     ];
     criteria.extend(under_siege(report));
+    criteria.push(before_an_audience(report));
     criteria
 }
 
@@ -71,6 +73,14 @@ fn under_siege(report: &Report) -> Vec<Criterion> {
     hostile.besieged.iter().map(of).collect()
 }
 
+fn before_an_audience(report: &Report) -> Criterion {
+    let verdict = report.followed.as_ref().map(|followed| {
+        let (p99, limit) = (followed.watched.p99_us, followed.alone.p99_us * 3 / 2 + 2_000);
+        (millis(p99), p99 <= limit)
+    });
+    Criterion::new("p99 while others watch", AUDIENCE_LIMIT, verdict)
+}
+
 fn kept_rate(report: &Report) -> Criterion {
     let measured = report.stored.iter().find(|stored| stored.tasks == MANY);
     let verdict = measured.map(|stored| {
@@ -102,6 +112,11 @@ fn memory(report: &Report) -> Criterion {
     let stored = report.stored.iter().map(|stored: &Stored| stored.peak_memory);
     let besieged = report.hostile.iter().flat_map(|hostile| &hostile.besieged);
     let besieged = besieged.map(|besieged| besieged.side.peak_memory);
+    let followed = report
+        .followed
+        .iter()
+        .map(|followed| followed.watched.peak_memory);
+    let besieged = besieged.chain(followed);
     let peak = rounds.chain(burst).chain(stored).chain(besieged).max();
     let verdict = peak.map(|peak| (mebibytes(peak), peak < MEMORY));
     Criterion::new(

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use comfy_table::Table;
 
 use super::tasks::tasks;
-use super::{BurstPair, Closed, Hostile, Open, Peers, Report, Stored, plots, tables};
+use super::{BurstPair, Closed, Followed, Hostile, Open, Peers, Report, Stored, plots, tables};
 use crate::rig::criterion;
-use crate::rig::numbers::{grouped, millis, thousands};
+use crate::rig::numbers::{grouped, mebibytes, millis, thousands};
 
 /// What one part showed.
 pub(super) struct Section {
@@ -53,6 +53,7 @@ pub(super) fn sections(report: &Report) -> Vec<Section> {
     }
     sections.extend(report.burst.as_ref().map(burst));
     sections.extend(report.hostile.as_ref().map(hostile));
+    sections.extend(report.followed.as_ref().map(followed));
     sections.extend(report.stored.iter().map(stored));
     sections.extend(report.peers.as_ref().map(peers));
     sections
@@ -167,6 +168,26 @@ fn hostile(hostile: &Hostile) -> Section {
         ),
         tables: vec![tables::hostile(hostile)],
         after: String::new(),
+    }
+}
+
+fn followed(followed: &Followed) -> Section {
+    Section {
+        title: "While others watch".to_owned(),
+        plot: None,
+        before: format!(
+            "Open loop, {} callbacks a second, while {} read the live events on this machine, {} of whom take nothing; and while \
+             nobody does, in turn.",
+            followed.per_second, followed.readers, followed.stalled
+        ),
+        tables: vec![tables::followed(followed)],
+        after: format!(
+            "**Ratio {:.2}** of the p99. The readers were told {} events in all, {} each of the {} who read.",
+            followed.ratio(),
+            grouped(followed.events),
+            mebibytes(followed.bytes / u64::from(followed.readers - followed.stalled)),
+            followed.readers - followed.stalled
+        ),
     }
 }
 

@@ -87,6 +87,21 @@ pub(crate) struct Besieged {
     pub(crate) side: Side,
 }
 
+/// What those who follow the events cost.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Followed {
+    /// The rate that callbacks were due at.
+    pub(crate) per_second: u32,
+    pub(crate) readers: u16,
+    /// Those of them who took nothing.
+    pub(crate) stalled: u16,
+    /// What all of them heard in all rounds.
+    pub(crate) bytes: u64,
+    pub(crate) events: u64,
+    pub(crate) alone: Side,
+    pub(crate) watched: Side,
+}
+
 /// What many stored tasks cost.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Stored {
@@ -192,6 +207,13 @@ impl BurstSide {
             peak_memory: bursts.peak_memory,
             acknowledged: bursts.acknowledged,
         }
+    }
+}
+
+impl Followed {
+    /// How much longer the slowest hundredth of callbacks waits.
+    pub(crate) fn ratio(&self) -> f64 {
+        f64::from(self.watched.p99_us) / f64::from(self.alone.p99_us)
     }
 }
 

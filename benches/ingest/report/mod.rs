@@ -9,7 +9,8 @@ mod tables;
 mod tasks;
 
 pub(crate) use figures::{
-    Besieged, BurstPair, BurstSide, Closed, Hostile, Open, Pair, PeerFigures, Peers, Query, Side, Stored,
+    Besieged, BurstPair, BurstSide, Closed, Followed, Hostile, Open, Pair, PeerFigures, Peers, Query, Side,
+    Stored,
 };
 
 use std::fs;
@@ -40,6 +41,8 @@ pub(crate) struct Report {
     pub(crate) burst: Option<BurstPair>,
     #[serde(default)]
     pub(crate) hostile: Option<Hostile>,
+    #[serde(default)]
+    pub(crate) followed: Option<Followed>,
     pub(crate) stored: Vec<Stored>,
     pub(crate) peers: Option<Peers>,
 }
@@ -58,6 +61,7 @@ impl Report {
             open: Vec::new(),
             burst: None,
             hostile: None,
+            followed: None,
             stored: Vec::new(),
             peers: None,
         }

@@ -3,7 +3,7 @@
 use comfy_table::Table;
 
 use super::tasks::tasks;
-use super::{BurstPair, BurstSide, Closed, Hostile, Open, Peers, Side, Stored};
+use super::{BurstPair, BurstSide, Closed, Followed, Hostile, Open, Peers, Side, Stored};
 use crate::rig::criterion::table;
 use crate::rig::numbers::{mebibytes, millis, thousands};
 
@@ -128,6 +128,25 @@ pub(super) fn hostile(hostile: &Hostile) -> Table {
         row.extend(latencies(side));
         row.push(millis(side.max_us));
         row.push(mebibytes(side.peak_memory));
+        table.add_row(row);
+    }
+    table
+}
+
+pub(super) fn followed(followed: &Followed) -> Table {
+    let header = ["", "p50", "p99", "p99.9", "longest", "CPU each", "memory"];
+    let mut table = table(&header, 1);
+    let many = format!(
+        "{} follow, {} of them stalled",
+        followed.readers, followed.stalled
+    );
+    for (name, side) in [
+        ("nobody follows", &followed.alone),
+        (many.as_str(), &followed.watched),
+    ] {
+        let mut row = vec![name.to_owned()];
+        row.extend(latencies(side));
+        row.extend([millis(side.max_us), cpu(side), mebibytes(side.peak_memory)]);
         table.add_row(row);
     }
     table
