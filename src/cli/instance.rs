@@ -77,7 +77,8 @@ impl Instance {
         let downloader = ground.downloader(config, addr, rules.clone())?;
         let (retention, scrubber) = (ground.retention(config), ground.scrubber(config));
         let (reconciler, time) = (ground.reconciler(config, apis.clone()), ground.clock.clone());
-        let file_urls = FileUrls::new(ground.store.url_key().await?, config.files.url_ttl);
+        let instance_key = ground.store.url_key().await?;
+        let file_urls = FileUrls::new(instance_key, config.files.url_ttl);
         let dropin = ground.dropin(config, (file_urls.clone(), apis.clone()));
         dropin.take_up_upgrades().await?;
         let app = App::new(Parts {
@@ -94,6 +95,7 @@ impl Instance {
             tasks: ground.tasks,
             pulse: ground.pulse,
             settings: http_settings(config),
+            instance_key,
         });
         listeners.serve(config, &app, certificate, &tasks);
         tasks.spawn(try_bucket(config.media(), app.storage.clone(), tasks.clone()));
@@ -429,6 +431,9 @@ fn http_settings(config: &Config) -> http::Settings {
         sample: offers_sample(config),
         serve: config.storage.serve,
         events: event_settings(config),
+        dashboard: config.dashboard.enabled,
+        session_ttl: config.dashboard.session_ttl,
+        public_url: config.public_url.clone(),
     }
 }
 

@@ -31,6 +31,7 @@ impl Config {
             checks.source(name, source);
         }
         checks.api();
+        checks.above_zero("dashboard.session_ttl", self.dashboard.session_ttl);
         checks.tls();
         checks.ingest();
         checks.downloads();

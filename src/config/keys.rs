@@ -38,6 +38,8 @@ pub(super) const KEYS: &[(&str, Shape)] = &[
     ("sources.*.allowed_hosts", Shape::List),
     ("api.tokens", Shape::List),
     ("api.tokens_file", Shape::Text),
+    ("dashboard.enabled", Shape::Flag),
+    ("dashboard.session_ttl", Shape::Text),
     ("tls.cert_file", Shape::Text),
     ("tls.key_file", Shape::Text),
     ("tls.acme.domains", Shape::List),

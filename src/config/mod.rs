@@ -43,8 +43,8 @@ pub use load::{Inputs, Overrides};
 pub use name::{BadSourceName, SourceName};
 pub use secret::{REDACTED, Secret};
 pub use sections::{
-    Acme, Api, BadLogFormat, Downloads, Dropin, Egress, Files, Ingest, Log, LogFormat, Reconcile, Retention,
-    Scrub, Serve, Source, Storage, Tls,
+    Acme, Api, BadLogFormat, Dashboard, Downloads, Dropin, Egress, Files, Ingest, Log, LogFormat, Reconcile,
+    Retention, Scrub, Serve, Source, Storage, Tls,
 };
 
 /// The example file: every key at its default, commented out, with its explanation.
@@ -82,6 +82,8 @@ pub struct Config {
     pub sources: BTreeMap<SourceName, Source>,
     /// Our own API and dashboard.
     pub api: Api,
+    /// Pages for people.
+    pub dashboard: Dashboard,
     /// The certificate of `listen`.
     pub tls: Tls,
     /// Limits on incoming callbacks.
@@ -152,6 +154,7 @@ impl Default for Config {
             shutdown_grace: Duration::from_secs(20),
             sources: BTreeMap::new(),
             api: Api::default(),
+            dashboard: Dashboard::default(),
             tls: Tls::default(),
             ingest: Ingest::default(),
             downloads: Downloads::default(),

@@ -117,6 +117,27 @@ pub struct Api {
     pub tokens_file: Option<PathBuf>,
 }
 
+/// `[dashboard]`: pages for people, served where the API is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dashboard {
+    /// Whether there are any.
+    #[serde(deserialize_with = "values::flag")]
+    pub enabled: bool,
+    /// How long whoever signed in with a token stays so.
+    #[serde(with = "values::duration")]
+    pub session_ttl: Duration,
+}
+
+impl Default for Dashboard {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            session_ttl: 7 * DAY,
+        }
+    }
+}
+
 /// `[tls]`: the certificate that `listen` is served with. Without one it speaks plain HTTP.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -31,10 +31,11 @@ const FORWARDING: [&str; 6] = [
 pub(super) async fn require(
     State(app): State<App>,
     Extension(peer): Extension<Peer>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    check_token(&app, &peer, request.headers())?;
+    let granted = check(&app, &peer, request.method(), request.headers())?;
+    request.extensions_mut().insert(granted);
     Ok(next.run(request).await)
 }
 
@@ -49,8 +50,8 @@ pub(super) async fn require_link_or_token(
     match link(&app, &request, (&task_id, &name)) {
         Some(Ok(())) => {}
         // Who may use the API may do so with an old link, too.
-        Some(Err(problem)) if bearer(request.headers()).is_none() => return Err(problem),
-        _ => check_token(&app, &peer, request.headers())?,
+        Some(Err(problem)) if !is_known(&app, request.headers()) => return Err(problem),
+        _ => drop(check(&app, &peer, request.method(), request.headers())?),
     }
     Ok(next.run(request).await)
 }
@@ -106,10 +107,28 @@ fn link(app: &App, request: &Request, (task_id, name): (&str, &str)) -> Option<R
     }))
 }
 
-fn check_token(app: &App, peer: &Peer, headers: &HeaderMap) -> Result<(), Problem> {
+/// By what a request may use the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Granted {
+    /// It comes from this machine, and there are no tokens.
+    Local,
+    /// It has a token.
+    Token,
+    /// It has a session of the dashboard.
+    Session,
+}
+
+fn check(app: &App, peer: &Peer, method: &Method, headers: &HeaderMap) -> Result<Granted, Problem> {
     let tokens = app.tokens();
     if tokens.is_empty() {
-        return require_local(peer.addr.ip(), headers);
+        return require_local(peer.addr.ip(), headers).map(|()| Granted::Local);
+    }
+    if bearer(headers).is_none() && has_session(app, headers) {
+        // A browser adds its cookies to whatever any page has it send.
+        if !method.is_safe() && Site::of(headers) != Site::Ours {
+            return Err(cross_site());
+        }
+        return Ok(Granted::Session);
     }
     let presented = bearer(headers).ok_or_else(|| {
         Problem::new(
@@ -127,7 +146,88 @@ fn check_token(app: &App, peer: &Peer, headers: &HeaderMap) -> Result<(), Proble
         )
         .asking_for_bearer());
     }
-    Ok(())
+    Ok(Granted::Token)
+}
+
+/// Whether somebody says who he is, truly or not.
+fn is_known(app: &App, headers: &HeaderMap) -> bool {
+    bearer(headers).is_some() || has_session(app, headers)
+}
+
+/// Whether there is a session of the dashboard. Where that is switched off, there is none.
+pub(super) fn has_session(app: &App, headers: &HeaderMap) -> bool {
+    app.settings.dashboard && app.sessions().opens(headers, &app.tokens(), app.clock.now())
+}
+
+/// Keeps other sites from sending the forms of our pages, whoever's session, or machine, they would be sent from. A program
+/// says nothing of sites.
+pub(super) async fn require_own_site(request: Request, next: Next) -> Result<Response, Problem> {
+    let headers = request.headers();
+    if !request.method().is_safe() && bearer(headers).is_none() && Site::of(headers) == Site::Other {
+        return Err(cross_site());
+    }
+    Ok(next.run(request).await)
+}
+
+fn cross_site() -> Problem {
+    Problem::new(
+        StatusCode::FORBIDDEN,
+        "cross_site",
+        "this comes from a page of another site, or does not say from which; use the dashboard's own pages, or a bearer token",
+    )
+}
+
+/// From whose page a browser sends a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Site {
+    Ours,
+    Other,
+    /// It does not say, as programs do not.
+    Unsaid,
+}
+
+impl Site {
+    /// By `Sec-Fetch-Site`, which browsers send over https and to this machine, else by `Origin`, which they send with
+    /// every form.
+    fn of(headers: &HeaderMap) -> Self {
+        if let Some(site) = headers.get("sec-fetch-site") {
+            return if site == "same-origin" {
+                Self::Ours
+            } else {
+                Self::Other
+            };
+        }
+        let Some(origin) = headers.get(header::ORIGIN) else {
+            return Self::Unsaid;
+        };
+        let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        match (authority, host) {
+            (Some((_, authority)), Some(host)) if authority.eq_ignore_ascii_case(host) => Self::Ours,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Whether the browser at the other end speaks https: with us, with a proxy that we trust, or with whatever stands at the
+/// address that `public_url` names.
+pub(super) fn came_by_https(app: &App, peer: &Peer, headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let ip = peer.addr.ip().to_canonical();
+    let is_trusted = app.settings.trusted_proxies.iter().any(|net| net.contains(&ip));
+    // The last word is the trusted proxy's own.
+    let forwarded = text("x-forwarded-proto").and_then(|list| list.rsplit(',').next());
+    let forwarded = forwarded.is_some_and(|scheme| scheme.trim().eq_ignore_ascii_case("https"));
+    let public = app
+        .settings
+        .public_url
+        .as_ref()
+        .filter(|url| url.scheme() == "https");
+    let is_public = public.is_some_and(|public| {
+        let named = text("host").and_then(|host| Url::parse(&format!("https://{host}/")).ok());
+        named.is_some_and(|named| named.origin() == public.origin())
+    });
+    peer.tls || (is_trusted && forwarded) || is_public
 }
 
 pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -184,6 +284,39 @@ mod tests {
             headers.insert(*name, value.parse().unwrap());
         }
         require_local([127, 0, 0, 1].into(), &headers).is_ok()
+    }
+
+    #[test]
+    fn a_request_is_of_our_site_only_if_the_browser_says_so() {
+        let site = |pairs: &[(&'static str, &'static str)]| {
+            let pairs = pairs.iter().chain([&("host", "reel.example:8080")]);
+            let headers = pairs.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+            Site::of(&HeaderMap::from_iter(headers))
+        };
+        let own = "http://reel.example:8080";
+        assert_eq!(site(&[]), Site::Unsaid);
+        assert_eq!(site(&[("origin", own)]), Site::Ours);
+        assert_eq!(
+            site(&[("sec-fetch-site", "same-origin"), ("origin", "null")]),
+            Site::Ours
+        );
+        for other in ["same-site", "cross-site", "none", ""] {
+            assert_eq!(
+                site(&[("sec-fetch-site", other), ("origin", own)]),
+                Site::Other,
+                "{other}"
+            );
+        }
+        for other in [
+            "null",
+            "http://reel.example",
+            "http://reel.example:8081",
+            "http://evil.example:8080",
+            "reel.example:8080",
+            "",
+        ] {
+            assert_eq!(site(&[("origin", other)]), Site::Other, "{other}");
+        }
     }
 
     #[test]

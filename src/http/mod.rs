@@ -12,6 +12,7 @@ use axum::routing::{get, post};
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
+use url::Url;
 
 use crate::clock::Clock;
 use crate::config::{Live, Secret, Serve};
@@ -50,6 +51,7 @@ pub use events::Settings as EventSettings;
 pub use listener::{Limits, Transport, listen, serve};
 pub use scrub::scrub_json;
 
+use dashboard::{Sessions, Throttle};
 use events::Feed;
 use listener::Places;
 use problem::Problem;
@@ -94,6 +96,8 @@ pub struct Parts {
     pub pulse: Pulse,
     /// How it is set.
     pub settings: Settings,
+    /// What only this installation knows: sessions are proven by it.
+    pub instance_key: [u8; 32],
 }
 
 /// What of the configuration the server needs.
@@ -119,6 +123,12 @@ pub struct Settings {
     pub serve: Serve,
     /// How events are told.
     pub events: EventSettings,
+    /// Whether there are pages for people.
+    pub dashboard: bool,
+    /// How long somebody who signed in stays so.
+    pub session_ttl: Duration,
+    /// How the world reaches us, if through a proxy or tunnel.
+    pub public_url: Option<Url>,
 }
 
 #[derive(Debug)]
@@ -132,6 +142,8 @@ struct Shared {
     /// Refusals of a flood that are held back.
     pauses: Semaphore,
     events: Feed,
+    sessions: Sessions,
+    throttle: Throttle,
 }
 
 impl App {
@@ -144,6 +156,8 @@ impl App {
             arriving: Places::new(usize::MAX, parts.settings.max_connections_per_address),
             pauses: Semaphore::new(callbacks::FLOOD_PAUSES),
             events: Feed::new(parts.settings.events.max_readers),
+            sessions: Sessions::new(&parts.instance_key, parts.settings.session_ttl),
+            throttle: Throttle::new(),
             parts,
         }));
         app.tasks.spawn(events::feed(app.clone()));
@@ -160,6 +174,15 @@ impl App {
 
     fn tokens(&self) -> Arc<Vec<Secret>> {
         self.0.tokens.now()
+    }
+
+    fn sessions(&self) -> &Sessions {
+        &self.0.sessions
+    }
+
+    /// Counts who tried tokens in vain.
+    fn throttle(&self) -> &Throttle {
+        &self.0.throttle
     }
 
     fn redactor(&self) -> Arc<Redactor> {
@@ -214,6 +237,8 @@ pub fn served(app: &App, routes: Routes) -> Served {
     let mut table = health().merge(files(app, with_api));
     if with_api {
         table = table.merge(api(app)).merge(dropin::routes());
+    }
+    if with_api && app.settings.dashboard {
         table = table.merge(dashboard::routes(app)).fallback(dashboard::no_page);
     } else {
         table = table.fallback(not_found);

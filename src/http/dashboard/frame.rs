@@ -11,6 +11,7 @@ use super::assets;
 use super::theme::Theme;
 use crate::clock::Millis;
 use crate::http::App;
+use crate::http::access::Granted;
 
 /// Cookies of one name that are looked at; browsers send one or two.
 const MAX_COOKIES: usize = 4;
@@ -36,7 +37,7 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// For a request.
+    /// For a request that nobody has looked into.
     pub(super) fn of(app: &App, uri: &Uri, headers: &HeaderMap) -> Self {
         Self {
             now: app.clock.now(),
@@ -64,7 +65,11 @@ impl FromRequestParts<App> for Frame {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Infallible> {
-        Ok(Self::of(app, &parts.uri, &parts.headers))
+        let granted = parts.extensions.get::<Granted>();
+        Ok(Self {
+            signed_in: granted == Some(&Granted::Session),
+            ..Self::of(app, &parts.uri, &parts.headers)
+        })
     }
 }
 

@@ -7,8 +7,9 @@
 
 use askama::Template;
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::http::header;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 
@@ -17,12 +18,17 @@ use super::{App, access};
 
 mod assets;
 mod frame;
+mod login;
 mod overview;
+mod session;
 #[cfg_attr(not(test), expect(dead_code, reason = "some are for pages that follow"))]
 mod show;
 mod theme;
+mod throttle;
 mod trouble;
 
+pub(super) use session::Sessions;
+pub(super) use throttle::Throttle;
 pub(super) use trouble::no_page;
 
 use frame::Notice;
@@ -31,6 +37,9 @@ use frame::Notice;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'; \
                       connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
+/// Bytes of a form.
+const MAX_FORM: usize = 16 * 1024;
+
 /// All pages. Those behind [`access::require`] want a session, a token, or this machine.
 pub(super) fn routes(app: &App) -> Router<App> {
     let pages = Router::new()
@@ -38,10 +47,14 @@ pub(super) fn routes(app: &App) -> Router<App> {
         .method_not_allowed_fallback(super::method_not_allowed)
         .layer(from_fn_with_state(app.clone(), access::require));
     let open = Router::new()
+        .route("/login", get(login::show).post(login::sign_in))
+        .route("/logout", post(login::sign_out))
         .route("/theme", post(theme::choose))
         .method_not_allowed_fallback(super::method_not_allowed);
     pages
         .merge(open)
+        .layer(DefaultBodyLimit::max(MAX_FORM))
+        .layer(from_fn(access::require_own_site))
         .layer(from_fn_with_state(app.clone(), trouble::as_page))
         .merge(assets::routes())
 }
@@ -69,7 +82,6 @@ fn headers() -> [(header::HeaderName, &'static str); 5] {
 }
 
 /// After a form was carried out: on to a page of ours, which says so.
-#[expect(dead_code, reason = "for pages that follow")]
 fn done(path: &str, notice: Notice) -> Response {
     let joint = if path.contains('?') { '&' } else { '?' };
     Redirect::to(&format!("{path}{joint}notice={}", notice.word())).into_response()

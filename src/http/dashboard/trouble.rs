@@ -20,17 +20,30 @@ struct Trouble {
     told: Told,
 }
 
+#[derive(Template)]
+#[template(path = "once_more.html")]
+struct OnceMore {
+    frame: Frame,
+}
+
 /// Turns the problems of the pages behind it into pages, and those about a missing token into the way to the login.
 pub(super) async fn as_page(State(app): State<App>, request: Request, next: Next) -> Response {
     let (method, frame) = (
         request.method().clone(),
         Frame::of(&app, request.uri(), request.headers()),
     );
+    let from_elsewhere = request
+        .headers()
+        .get("sec-fetch-site")
+        .is_some_and(|site| site == "cross-site");
     let mut response = next.run(request).await;
     let Some(told) = response.extensions_mut().remove::<Told>() else {
         return response;
     };
     if told.status == StatusCode::UNAUTHORIZED {
+        if from_elsewhere && method == Method::GET {
+            return once_more(frame);
+        }
         // What a form would have done is not done later, behind the back of whoever signs in.
         let next = if method == Method::GET {
             frame.here.as_str()
@@ -46,6 +59,12 @@ pub(super) async fn as_page(State(app): State<App>, request: Request, next: Next
         response.headers_mut().insert(header::ALLOW, allow);
     }
     response
+}
+
+/// Who follows a link from elsewhere comes without the cookie that he may have (`SameSite=Strict`). From a page of ours it
+/// is sent.
+fn once_more(frame: Frame) -> Response {
+    page(&OnceMore { frame }).unwrap_or_else(IntoResponse::into_response)
 }
 
 fn told_as_page(frame: Frame, told: Told) -> Response {

@@ -57,6 +57,8 @@ pub struct Limits {
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
     pub(super) addr: SocketAddr,
+    /// Whether it speaks TLS with us.
+    pub(super) tls: bool,
     pub(super) connection: Arc<Occupant>,
 }
 
@@ -137,6 +139,7 @@ impl Server {
             server: self.clone(),
             peer: Peer {
                 addr,
+                tls: matches!(self.transport, Transport::Tls(_)),
                 connection: place.occupant.clone(),
             },
             place,

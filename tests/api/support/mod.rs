@@ -40,7 +40,7 @@ pub(crate) use request::{Answer, Call};
 pub(crate) use scripted_provider::{
     API_KEY, Question, Says, ScriptedProvider, failed_record, generating, record,
 };
-pub(crate) use server::{Setup, TestServer, client};
+pub(crate) use server::{Setup, TestServer, client, client_builder};
 
 /// The key that signed sources of these tests have.
 pub(crate) const KEY: &str = "test-webhook-hmac-key";

@@ -99,13 +99,14 @@ impl Setup {
 
 /// A client of any server here.
 pub(crate) fn client() -> reqwest::Client {
+    client_builder().build().unwrap()
+}
+
+/// The same, to be told more.
+pub(crate) fn client_builder() -> reqwest::ClientBuilder {
     // An error means that another test was first.
     rustls::crypto::ring::default_provider().install_default().ok();
-    reqwest::Client::builder()
-        .no_proxy()
-        .timeout(PATIENCE)
-        .build()
-        .unwrap()
+    reqwest::Client::builder().no_proxy().timeout(PATIENCE)
 }
 
 /// A running server.
@@ -284,6 +285,13 @@ impl TestServer {
         let given: Config = toml::from_str(sources).unwrap();
         config.sources = given.sources;
         assert_eq!(config.check(), [], "a configuration that serve would take");
+        self.instance.as_ref().expect("it runs").reload(&config);
+    }
+
+    /// The same, with these tokens of the API.
+    pub(crate) fn replace_tokens(&self, tokens: &[&str]) {
+        let mut config = self.setup().config.clone();
+        config.api.tokens = tokens.iter().copied().map(Secret::new).collect();
         self.instance.as_ref().expect("it runs").reload(&config);
     }
 

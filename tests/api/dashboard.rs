@@ -1,0 +1,353 @@
+//! The dashboard: who gets in, and what its pages let a browser do.
+
+use reqwest::{Method, StatusCode, redirect};
+
+use crate::support::{TestServer, client_builder};
+
+const TOKEN: &str = "token-of-the-dashboard-1";
+const OTHER: &str = "token-of-the-dashboard-2";
+
+/// A browser that shows where it is sent instead of going there.
+struct Browser<'s> {
+    server: &'s TestServer,
+    client: reqwest::Client,
+    cookie: Option<String>,
+}
+
+struct Seen {
+    status: StatusCode,
+    location: String,
+    cookies: Vec<String>,
+    headers: reqwest::header::HeaderMap,
+    html: String,
+}
+
+impl<'s> Browser<'s> {
+    fn new(server: &'s TestServer) -> Self {
+        let client = client_builder().redirect(redirect::Policy::none());
+        Self {
+            server,
+            client: client.build().unwrap(),
+            cookie: None,
+        }
+    }
+
+    async fn get(&self, path: &str) -> Seen {
+        self.send(Method::GET, path, &[], "").await
+    }
+
+    /// A form of ours.
+    async fn post(&self, path: &str, form: &str) -> Seen {
+        let origin = format!("http://{}", self.server.addr);
+        self.send(Method::POST, path, &[("origin", &origin)], form).await
+    }
+
+    async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], form: &str) -> Seen {
+        let url = format!("http://{}{path}", self.server.addr);
+        let mut request = self.client.request(method, url).body(form.to_owned());
+        request = request.header("content-type", "application/x-www-form-urlencoded");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(cookie) = &self.cookie {
+            request = request.header("cookie", cookie);
+        }
+        let response = request.send().await.unwrap();
+        let all = |name: &str| -> Vec<String> {
+            let values = response.headers().get_all(name).iter();
+            values.map(|value| value.to_str().unwrap().to_owned()).collect()
+        };
+        Seen {
+            status: response.status(),
+            location: all("location").pop().unwrap_or_default(),
+            cookies: all("set-cookie"),
+            headers: response.headers().clone(),
+            html: response.text().await.unwrap(),
+        }
+    }
+
+    /// Signs in and keeps the cookie.
+    async fn sign_in(&mut self, token: &str) -> String {
+        let seen = self.post("/login", &format!("token={token}")).await;
+        assert_eq!(seen.status, StatusCode::SEE_OTHER, "{}", seen.html);
+        let set = seen.cookies[0].clone();
+        self.cookie = Some(set.split(';').next().unwrap().to_owned());
+        set
+    }
+}
+
+async fn with_tokens() -> TestServer {
+    TestServer::with(&format!("[api]\ntokens = [\"{TOKEN}\", \"{OTHER}\"]")).await
+}
+
+#[tokio::test]
+async fn a_stranger_is_led_to_the_login_and_back() {
+    let server = with_tokens().await;
+    let mut browser = Browser::new(&server);
+    let seen = browser.get("/?a=b").await;
+    assert_eq!(
+        (seen.status, seen.location.as_str()),
+        (StatusCode::SEE_OTHER, "/login?next=%2F%3Fa%3Db")
+    );
+
+    let form = browser.get(&seen.location).await;
+    assert!(
+        form.html.contains(r#"name="next" value="/?a=b""#),
+        "{}",
+        form.html
+    );
+    let seen = browser
+        .post("/login", &format!("token={OTHER}&next=%2F%3Fa%3Db"))
+        .await;
+    assert_eq!(
+        (seen.status, seen.location.as_str()),
+        (StatusCode::SEE_OTHER, "/?a=b")
+    );
+
+    let set = browser.sign_in(TOKEN).await;
+    assert!(
+        set.starts_with("reelhook=") && set.ends_with("; Path=/; Max-Age=604800; HttpOnly; SameSite=Strict"),
+        "{set}"
+    );
+    assert!(!set.contains(TOKEN));
+    let overview = browser.get("/").await;
+    assert_eq!(overview.status, StatusCode::OK);
+    assert!(overview.html.contains("Sign out"), "{}", overview.html);
+    assert_eq!(
+        browser.get("/login?next=/tasks").await.location,
+        "/tasks",
+        "already signed in"
+    );
+
+    let out = browser.post("/logout", "").await;
+    assert_eq!(out.location, "/login?notice=signed_out");
+    assert!(
+        out.cookies.iter().all(|cookie| cookie.contains("Max-Age=0")),
+        "{:?}",
+        out.cookies
+    );
+    assert_eq!(out.cookies.len(), 2);
+}
+
+#[tokio::test]
+async fn no_link_to_the_login_leads_to_a_stranger() {
+    let server = with_tokens().await;
+    let browser = Browser::new(&server);
+    for next in [
+        "//evil.example",
+        "https://evil.example/",
+        "/%5Cevil.example",
+        "%09//evil.example",
+        "/%09/evil.example",
+    ] {
+        let seen = browser
+            .post("/login", &format!("token={TOKEN}&next={next}"))
+            .await;
+        assert_eq!(
+            (seen.status, seen.location.as_str()),
+            (StatusCode::SEE_OTHER, "/"),
+            "{next}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_good_for_the_api_and_ends_with_its_token() {
+    let server = with_tokens().await;
+    let mut browser = Browser::new(&server);
+    browser.sign_in(TOKEN).await;
+    assert_eq!(browser.get("/v1/stats").await.status, StatusCode::OK);
+    assert_eq!(
+        browser
+            .get("/v1/tasks/none/files/a.mp4?source=kie&expires=1&signature=AAAA")
+            .await
+            .status,
+        StatusCode::NOT_FOUND,
+        "let in, whatever the link is worth"
+    );
+    server.replace_tokens(&[OTHER]);
+    assert_eq!(browser.get("/v1/stats").await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(browser.get("/").await.location, "/login?next=%2F");
+    server.replace_tokens(&[OTHER, TOKEN]);
+    assert_eq!(browser.get("/").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_cookie_of_another_installation_opens_nothing() {
+    let (server, other) = (with_tokens().await, with_tokens().await);
+    let mut there = Browser::new(&other);
+    there.sign_in(TOKEN).await;
+    let mut here = Browser::new(&server);
+    here.cookie = there.cookie.clone();
+    assert_eq!(here.get("/v1/stats").await.status, StatusCode::UNAUTHORIZED);
+    here.cookie = Some(format!("reelhook={}", "x".repeat(8_000)));
+    assert_eq!(here.get("/v1/stats").await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn nothing_changes_by_a_session_unless_our_own_page_asks() {
+    let server = with_tokens().await;
+    let mut browser = Browser::new(&server);
+    browser.sign_in(TOKEN).await;
+    let own = format!("http://{}", server.addr);
+    let delete = async |headers: &[(&str, &str)]| {
+        let seen = browser.send(Method::DELETE, "/v1/tasks/none", headers, "").await;
+        (seen.status, seen.html.contains("cross_site"))
+    };
+    let refused = (StatusCode::FORBIDDEN, true);
+    let let_in = (StatusCode::NOT_FOUND, false);
+    assert_eq!(delete(&[("origin", &own)]).await, let_in);
+    assert_eq!(delete(&[("sec-fetch-site", "same-origin")]).await, let_in);
+    assert_eq!(delete(&[]).await, refused, "a browser says where it comes from");
+    assert_eq!(delete(&[("origin", "null")]).await, refused);
+    assert_eq!(delete(&[("origin", "http://evil.example")]).await, refused);
+    assert_eq!(
+        delete(&[("sec-fetch-site", "same-site"), ("origin", &own)]).await,
+        refused
+    );
+    let bearer = format!("Bearer {TOKEN}");
+    assert_eq!(
+        delete(&[("authorization", &bearer), ("origin", "http://evil.example")]).await,
+        let_in
+    );
+
+    for form in ["/login", "/logout", "/theme"] {
+        let body = format!("token={TOKEN}&theme=dark");
+        let seen = browser
+            .send(Method::POST, form, &[("origin", "http://evil.example")], &body)
+            .await;
+        assert_eq!(seen.status, StatusCode::FORBIDDEN, "{form}");
+        assert!(
+            seen.cookies.is_empty() && seen.html.starts_with("<!doctype html>"),
+            "{form}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn on_this_machine_without_tokens_nobody_signs_in_and_other_sites_change_nothing() {
+    let server = TestServer::start().await;
+    let browser = Browser::new(&server);
+    let overview = browser.get("/").await;
+    assert_eq!(overview.status, StatusCode::OK);
+    assert!(!overview.html.contains("Sign out"));
+    assert_eq!(browser.get("/login").await.location, "/");
+    let other_port = [("origin", "http://127.0.0.1:1")];
+    assert_eq!(
+        browser
+            .send(Method::POST, "/theme", &other_port, "theme=dark")
+            .await
+            .status,
+        StatusCode::FORBIDDEN
+    );
+    let rebound = browser
+        .send(Method::GET, "/", &[("host", "evil.example")], "")
+        .await;
+    assert_eq!(rebound.status, StatusCode::FORBIDDEN);
+    assert!(rebound.html.contains("loopback_only") && rebound.html.starts_with("<!doctype html>"));
+}
+
+#[tokio::test]
+async fn wrong_tokens_are_tried_a_few_times_only() {
+    let server = with_tokens().await;
+    let browser = Browser::new(&server);
+    for _ in 0..10 {
+        let seen = browser.post("/login", "token=wrong").await;
+        assert_eq!(seen.status, StatusCode::UNAUTHORIZED);
+        assert!(seen.html.contains("none of api.tokens") && seen.cookies.is_empty());
+    }
+    let seen = browser.post("/login", &format!("token={TOKEN}")).await;
+    assert_eq!(seen.status, StatusCode::TOO_MANY_REQUESTS, "even the right one");
+    assert!(seen.headers.contains_key("retry-after") && seen.cookies.is_empty());
+    assert_eq!(
+        server.get("/v1/stats").await.status,
+        StatusCode::OK,
+        "programs are another matter"
+    );
+}
+
+#[tokio::test]
+async fn over_https_the_cookie_is_for_https_only() {
+    let server = TestServer::with(&format!(
+        "trusted_proxies = [\"127.0.0.1\"]\npublic_url = \"https://reel.example\"\n[api]\ntokens = [\"{TOKEN}\"]\n\
+         [sources.kie]\nhmac_keys = [\"k\"]"
+    ))
+    .await;
+    let browser = Browser::new(&server);
+    let sign_in = async |headers: &[(&str, &str)]| {
+        let form = format!("token={TOKEN}");
+        browser.send(Method::POST, "/login", headers, &form).await.cookies[0].clone()
+    };
+    for https in [("x-forwarded-proto", "https"), ("host", "reel.example")] {
+        let set = sign_in(&[https]).await;
+        assert!(
+            set.starts_with("__Host-reelhook=") && set.ends_with("; Secure"),
+            "{https:?}: {set}"
+        );
+    }
+    assert!(
+        !sign_in(&[]).await.contains("Secure"),
+        "somebody on this machine, past the proxy"
+    );
+}
+
+#[tokio::test]
+async fn pages_keep_to_themselves_and_their_assets_stay() {
+    let server = TestServer::start().await;
+    let browser = Browser::new(&server);
+    for path in ["/", "/nothing/here", "/?notice=%3Cscript%3E"] {
+        let seen = browser
+            .send(Method::GET, path, &[("accept", "text/html")], "")
+            .await;
+        let header = |name: &str| seen.headers[name].to_str().unwrap().to_owned();
+        assert!(header("content-security-policy").starts_with("default-src 'none'; script-src 'self';"));
+        assert_eq!(header("cache-control"), "no-store");
+        assert_eq!(header("x-content-type-options"), "nosniff");
+        assert!(
+            !seen.html.contains("<script>") && !seen.html.contains("style="),
+            "{}",
+            seen.html
+        );
+    }
+    let page = browser.get("/").await.html;
+    let css = page
+        .split("href=\"")
+        .find(|rest| rest.contains("/style.css\""))
+        .unwrap();
+    let css = css.split('"').next().unwrap();
+    let seen = browser.get(css).await;
+    assert_eq!(
+        seen.headers["cache-control"],
+        "public, max-age=31536000, immutable"
+    );
+    let stale = browser.get("/assets/0123456789abcdef/style.css").await;
+    assert_eq!((stale.status, &stale.html), (StatusCode::OK, &seen.html));
+    assert_eq!(stale.headers["cache-control"], "no-store");
+    assert_eq!(
+        browser.get("/nothing/here").await.headers["content-type"],
+        "application/problem+json"
+    );
+}
+
+#[tokio::test]
+async fn the_theme_is_remembered_by_the_browser() {
+    let server = TestServer::start().await;
+    let mut browser = Browser::new(&server);
+    assert!(browser.get("/").await.html.contains(r#"data-theme="auto""#));
+    let seen = browser.post("/theme", "theme=dark&back=//evil.example").await;
+    assert_eq!(seen.location, "/");
+    browser.cookie = Some(seen.cookies[0].split(';').next().unwrap().to_owned());
+    assert!(browser.get("/").await.html.contains(r#"data-theme="dark""#));
+}
+
+#[tokio::test]
+async fn who_switches_it_off_has_none() {
+    let server = TestServer::with(&format!(
+        "[dashboard]\nenabled = false\n[api]\ntokens = [\"{TOKEN}\"]"
+    ))
+    .await;
+    let browser = Browser::new(&server);
+    for path in ["/", "/login", "/assets/x/style.css"] {
+        assert_eq!(browser.get(path).await.status, StatusCode::NOT_FOUND, "{path}");
+    }
+}
