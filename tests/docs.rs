@@ -88,7 +88,9 @@ fn every_problem_code_is_in_the_api_reference() {
         codes.contains("unknown_task") && codes.contains("internal"),
         "{codes:?}"
     );
-    assert_described("problem codes", &codes, &read("docs/api.md"), "docs/api.md");
+    for place in ["docs/api.md", "docs/openapi.json"] {
+        assert_described("problem codes", &codes, &read(place), place);
+    }
 }
 
 #[test]
@@ -144,9 +146,49 @@ fn every_failure_kind_is_in_the_api_reference() {
     assert_described("failure kinds", &kinds, &read("docs/api.md"), "docs/api.md");
 }
 
+/// The routes of the OpenAPI document.
+fn described_routes() -> BTreeSet<String> {
+    let document: serde_json::Value =
+        serde_json::from_str(&read("docs/openapi.json")).expect("docs/openapi.json is JSON");
+    let paths = document["paths"].as_object().expect("it has paths");
+    paths.keys().cloned().collect()
+}
+
+#[test]
+fn the_openapi_document_is_what_the_program_prints() {
+    let printed = Command::new(env!("CARGO_BIN_EXE_reelhook"))
+        .arg("openapi")
+        .output()
+        .expect("the program runs");
+    let printed = String::from_utf8(printed.stdout).expect("the document is text");
+    assert!(
+        printed == read("docs/openapi.json"),
+        "docs/openapi.json is out of date: cargo run -q -- openapi > docs/openapi.json"
+    );
+}
+
+#[test]
+fn every_route_of_the_api_is_in_the_openapi_document() {
+    let described = described_routes();
+    // Routes with a description are given to the router with it, by `routes!`: those without have to be looked for.
+    let mut bare = BTreeSet::new();
+    for file in files_under("src/http", "rs") {
+        bare.extend(literals(&source(&file), ".route(\"", '"'));
+    }
+    // Anything else of the provider's API, which is refused; and what a certificate authority asks for, on another port.
+    for known in ["/api/v1/{*rest}", "/.well-known/acme-challenge/{token}"] {
+        assert!(bare.remove(known), "{bare:?}");
+    }
+    let missing: Vec<_> = bare.difference(&described).collect();
+    assert!(
+        missing.is_empty(),
+        "docs/openapi.json lacks these routes: {missing:?}"
+    );
+}
+
 #[test]
 fn every_route_is_in_the_api_reference() {
-    let routes = literals(&source("src/http/mod.rs"), ".route(\"", '"');
+    let routes = described_routes();
     assert!(routes.contains("/v1/tasks/{task_id}"), "{routes:?}");
     let reference = read("docs/api.md");
     let missing: Vec<_> = routes

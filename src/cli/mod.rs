@@ -85,6 +85,8 @@ enum Command {
     Backfill(backfill::Args),
     /// Ask a running server whether it is alive
     Healthcheck(healthcheck::Args),
+    /// Print the OpenAPI document of the HTTP API
+    Openapi,
     /// Print the completion script of a shell
     Completions {
         /// Whose script
@@ -178,6 +180,10 @@ impl Command {
             Self::Backfill(args) => backfill::run(args, session).await,
             Self::Backup(args) => backup::run(args, session).await,
             Self::Healthcheck(args) => healthcheck::run(args, session).await,
+            Self::Openapi => {
+                session.print(crate::http::openapi_json().trim_end())?;
+                Ok(Exit::Fine)
+            }
             Self::Completions { shell } => completions(shell, session),
         }
     }

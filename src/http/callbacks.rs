@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
 use percent_encoding::percent_decode_str;
+use utoipa::ToSchema;
 
 use super::App;
 use super::access::require_local;
@@ -29,6 +30,14 @@ use crate::telemetry::Beat;
 
 /// What a provider wants to hear.
 const SUCCESS: &[u8] = br#"{"code":200,"msg":"success"}"#;
+
+/// It as the document shows it.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "what is answered is made once")]
+struct Success {
+    code: u16,
+    msg: String,
+}
 
 /// How long the refusal of a callback is held back that is past the rate at which refusals are noted: whoever floods us waits
 /// for each answer, and good callbacks keep the processor.
@@ -47,8 +56,56 @@ fn source_in(path: &str) -> Option<&str> {
         .filter(|source| !source.is_empty() && !source.contains('/'))
 }
 
-/// Takes one callback, whose path [`is_callback`]. Accepted, duplicate and conflict all answer 200: a retry would help
-/// nobody.
+/// Takes a callback.
+///
+/// Accepted, duplicate and conflict all answer 200: a retry would help nobody. What is answered 200 is on disk. Any
+/// `Content-Type` is taken; a byte order mark and gzip are tolerated. The task id stands in `data.taskId`, `data.task_id`,
+/// `taskId` or `task_id`.
+// Its path is one that `is_callback`.
+#[utoipa::path(
+    post,
+    path = "/callbacks/{source}",
+    tag = "callbacks",
+    operation_id = "receive_callback",
+    params(
+        ("source" = String, Path, description = "The configured source.", example = "kie"),
+        (
+            "kind" = Option<String>, Query, pattern = "^[a-z0-9]{1,16}$",
+            description = "Which result it is about. Without it `4k` if the body has that shape, else `video`.",
+        ),
+        ("index" = Option<u32>, Query, description = "Which of several of the kind."),
+        ("ref" = Option<String>, Query, description = "The submission that the URL was made for."),
+        ("X-Webhook-Timestamp" = Option<String>, Header, description = "In Unix seconds; needed where the source has keys."),
+        (
+            "X-Webhook-Signature" = Option<String>, Header,
+            description = "Base64 of HMAC-SHA256 over task id, a dot and the timestamp; needed where the source has keys.",
+        ),
+    ),
+    request_body(
+        content = Object,
+        example = json!({
+            "code": 200,
+            "msg": "Veo3.1 video generated successfully.",
+            "data": {"taskId": "veo_task_1", "info": {"resultUrls": ["https://media.example.com/a.mp4"]}},
+        }),
+    ),
+    responses(
+        (
+            status = 200, description = "It is recorded.", content_type = "application/json", body = inline(Success),
+            example = json!({"code": 200, "msg": "success"}),
+        ),
+        (status = 400, description = "bad_query, not_json, no_task_id, task_ids_differ, duplicate_key, bad_task_id, bad_request"),
+        (status = 401, description = "missing_token, bad_token, missing_signature, stale, bad_signature"),
+        (status = 403, description = "loopback_only"),
+        (status = 404, description = "unknown_source"),
+        (status = 405, description = "method_not_allowed"),
+        (status = 408, description = "too_slow"),
+        (status = 413, description = "too_large"),
+        (status = 500, description = "internal"),
+        (status = 503, description = "busy, draining, store_unavailable"),
+    ),
+    security((), ("callback_token" = [])),
+)]
 pub(super) async fn receive<B>(app: &App, peer: &Peer, request: Request<B>) -> Response
 where
     B: HttpBody<Data = Bytes>,

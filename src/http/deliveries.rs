@@ -5,8 +5,10 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::App;
+use super::openapi::words::{self, Cursor, Reason, TaskId, VERDICTS};
 use super::problem::{Path, Problem};
 use super::tasks::{cursor, find, limit, moment, one_of};
 use super::views::{DeliveryView, remedy_of};
@@ -16,21 +18,43 @@ use crate::store::accept::Accepted;
 use crate::store::deliveries::{DeliveryFilter, DeliveryRecord};
 use crate::store::reverify::RejectedFilter;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
+    /// Only those of which this was made.
+    #[param(inline, value_type = Option<words::Verdict>)]
     verdict: Option<String>,
+    /// Only those of this source; of one task's: which one, where two sources share the id.
+    #[param(example = "kie")]
     source: Option<String>,
+    /// Deliveries on a page.
+    #[param(value_type = Option<u8>, minimum = 1, maximum = 200, default = 50)]
     limit: Option<String>,
+    /// `next_cursor` of the page before.
+    #[param(inline, value_type = Option<Cursor>)]
     cursor: Option<String>,
 }
 
-#[derive(Serialize)]
+/// A page of deliveries.
+#[derive(Serialize, ToSchema)]
 struct DeliveryList<'a> {
     deliveries: Vec<DeliveryView<'a>>,
+    /// Null at the end.
+    #[schema(value_type = Option<Cursor>)]
     next_cursor: Option<String>,
 }
 
-/// All deliveries, newest first.
+/// Lists all deliveries, newest first.
+///
+/// A page may be short and still have a `next_cursor`: only null is the end. Of long bodies the first 64 KiB are shown.
+#[utoipa::path(
+    get,
+    path = "/v1/deliveries",
+    tag = "deliveries",
+    operation_id = "list_deliveries",
+    params(ListQuery),
+    responses((status = 200, description = "A page of them.", body = DeliveryList)),
+)]
 pub(super) async fn list(
     State(app): State<App>,
     query: Result<Query<ListQuery>, QueryRejection>,
@@ -43,7 +67,21 @@ pub(super) async fn list(
     page(&app, &filter).await
 }
 
-/// The deliveries of one task; rejected ones only if asked for by name.
+/// Lists what arrived about one task.
+///
+/// Rejected ones only with `verdict=rejected`, and only those that came when the task was known.
+#[utoipa::path(
+    get,
+    path = "/v1/tasks/{task_id}/deliveries",
+    tag = "deliveries",
+    operation_id = "list_deliveries_of_task",
+    params(("task_id" = inline(TaskId), Path, description = "The task."), ListQuery),
+    responses(
+        (status = 200, description = "A page of them.", body = DeliveryList),
+        (status = 404, description = "unknown_task"),
+        (status = 409, description = "ambiguous_source"),
+    ),
+)]
 pub(super) async fn of_task(
     State(app): State<App>,
     Path(task_id): Path<String>,
@@ -62,11 +100,7 @@ pub(super) async fn of_task(
 fn filter(query: ListQuery) -> Result<DeliveryFilter, Problem> {
     Ok(DeliveryFilter {
         task: None,
-        verdict: one_of(
-            "verdict",
-            query.verdict,
-            &["accepted", "duplicate", "conflict", "rejected"],
-        )?,
+        verdict: one_of("verdict", query.verdict, &VERDICTS)?,
         source: None,
         before: cursor(query.cursor.as_deref())?,
         limit: limit(query.limit.as_deref())?,
@@ -87,7 +121,18 @@ async fn page(app: &App, filter: &DeliveryFilter) -> Result<Response, Problem> {
     Ok(redactor.json(StatusCode::OK, &answer))
 }
 
-/// One delivery with its whole body.
+/// Shows one delivery with its whole body.
+#[utoipa::path(
+    get,
+    path = "/v1/deliveries/{id}",
+    tag = "deliveries",
+    operation_id = "show_delivery",
+    params(("id" = String, Path, description = "The delivery.", example = "3")),
+    responses(
+        (status = 200, description = "The delivery.", body = DeliveryView),
+        (status = 404, description = "unknown_delivery"),
+    ),
+)]
 pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Problem> {
     let delivery = load(&app, &id).await?;
     Ok(shown(&app, &delivery))
@@ -99,7 +144,26 @@ fn shown(app: &App, delivery: &DeliveryRecord) -> Response {
     redactor.json(StatusCode::OK, &view)
 }
 
-/// A person settles a conflict in favour of this delivery, or answers for one whose token was missing or wrong.
+/// Settles a conflict in favour of this delivery, or vouches for one whose token was missing or wrong.
+///
+/// The outcome becomes what it says, and its open conflicts count as settled. Files that are stored stay; those that it does
+/// not name and that are not stored fail as `superseded`. Of a rejected one the signature is verified all the same.
+#[utoipa::path(
+    post,
+    path = "/v1/deliveries/{id}/accept",
+    tag = "deliveries",
+    operation_id = "accept_delivery",
+    params(("id" = String, Path, description = "The delivery.", example = "3")),
+    responses(
+        (status = 200, description = "The delivery as it is now.", body = DeliveryView),
+        (status = 404, description = "unknown_delivery"),
+        (
+            status = 409,
+            description = "not_a_conflict, unknown_source, body_not_kept, missing_token, bad_token, missing_signature, \
+                bad_query, not_json, no_task_id, task_ids_differ, duplicate_key, bad_task_id, stale, bad_signature",
+        ),
+    ),
+)]
 pub(super) async fn accept(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Problem> {
     let delivery = accepted(&app, &id).await?;
     Ok(shown(&app, &delivery))
@@ -163,17 +227,23 @@ fn stays_rejected(refused: Refused) -> Problem {
 }
 
 /// What became of a rejected delivery.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Reverified)]
 struct ReverifiedView<'a> {
     id: &'a str,
     task_id: Option<&'a str>,
+    #[schema(value_type = words::Verdict)]
     verdict: &'a str,
+    /// Why, where the verdict alone does not say it.
+    #[schema(example = "reverified")]
     reason: Option<&'a str>,
     /// Why it stays rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     detail: Option<&'a str>,
     /// What to do if it stays rejected, or is in conflict.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     remedy: Option<String>,
     /// It was not rejected: nothing was done.
     already: bool,
@@ -181,7 +251,22 @@ struct ReverifiedView<'a> {
     queued: usize,
 }
 
-/// Judges a rejected delivery again.
+/// Judges a rejected delivery again, as if it arrived now.
+///
+/// After a key was put right. Its timestamp is compared with the time when it came, and a signature that was used meanwhile
+/// makes it a duplicate or a conflict as ever. It keeps its id. Tokens are not kept: `missing_token` and `bad_token` stay.
+#[utoipa::path(
+    post,
+    path = "/v1/deliveries/{id}/reverify",
+    tag = "deliveries",
+    operation_id = "reverify_delivery",
+    params(("id" = String, Path, description = "The delivery.", example = "3")),
+    responses(
+        (status = 200, description = "What it is now, rejected or not.", body = ReverifiedView),
+        (status = 404, description = "unknown_delivery"),
+        (status = 409, description = "unknown_source, body_not_kept"),
+    ),
+)]
 pub(super) async fn reverify(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Problem> {
     let delivery = load(&app, &id).await?;
     let judged = rejudged(&app, &delivery).await?;
@@ -240,14 +325,32 @@ pub(super) async fn rejudged(app: &App, delivery: &DeliveryRecord) -> Result<Jud
     Ok(judged)
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct RejectedQuery {
+    /// Only those of this source.
+    #[param(example = "kie")]
     source: Option<String>,
+    /// Only those that were refused for this.
+    #[param(inline, value_type = Option<Reason>)]
     reason: Option<String>,
+    /// Only those received at this moment or after.
+    #[param(format = DateTime)]
     since: Option<String>,
 }
 
-/// Judges all rejected deliveries again that the query means.
+/// Judges all rejected deliveries again.
+///
+/// In the order in which they came. Where the request is cut off, what was judged stands, and repeating it goes on with the
+/// rest.
+#[utoipa::path(
+    post,
+    path = "/v1/deliveries/reverify",
+    tag = "deliveries",
+    operation_id = "reverify_deliveries",
+    params(RejectedQuery),
+    responses((status = 200, description = "What became of them.", body = Summary)),
+)]
 pub(super) async fn reverify_all(
     State(app): State<App>,
     query: Result<Query<RejectedQuery>, QueryRejection>,

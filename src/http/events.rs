@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep_until};
+use utoipa::IntoParams;
 
 use super::App;
 use super::problem::Problem;
@@ -46,10 +47,15 @@ pub struct Settings {
     pub heartbeat: Duration,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Wanted {
+    /// Only what is about tasks of this source.
+    #[param(example = "kie")]
     source: Option<String>,
+    /// Only what is about this task, or one of several with commas between.
     task_id: Option<String>,
+    /// For those who cannot set the header: the id of the last event that was seen.
     last_event_id: Option<String>,
 }
 
@@ -72,6 +78,33 @@ impl Filter {
     }
 }
 
+/// Tells what changes, while it does.
+///
+/// | event | `id` | data |
+/// | --- | --- | --- |
+/// | `task.updated` | yes | a `Task` |
+/// | `file.stored`, `file.failed` | yes | `task_id`, `source` and `file`, a `File` |
+/// | `file.progress` | no | `task_id`, `source`, `name`, `bytes`, `total`, `bytes_per_second` |
+/// | `queue.paused` | no | `code`, `detail`, `since` |
+/// | `queue.resumed` | no | nothing |
+/// | `reset` | yes | nothing: what was missed is too much to tell. Load again what you show |
+///
+/// Who comes back with the id of the last event gets each task and file that changed since, as it is now, and then goes on
+/// live. The stream ends when the server stops, and when a reader falls too far behind.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    tag = "tasks",
+    operation_id = "follow_events",
+    params(
+        Wanted,
+        ("last-event-id" = Option<String>, Header, description = "The id of the last event that was seen."),
+    ),
+    responses(
+        (status = 200, description = "Events until the end.", content_type = "text/event-stream", body = String),
+        (status = 503, description = "too_many_readers"),
+    ),
+)]
 pub(super) async fn follow(
     State(app): State<App>,
     headers: HeaderMap,

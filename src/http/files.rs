@@ -10,8 +10,10 @@ use axum::response::{IntoResponse, Response};
 use http_range_header::{EndPosition, StartPosition};
 use serde::Deserialize;
 use url::Url;
+use utoipa::IntoParams;
 
 use super::App;
+use super::openapi::words::{Bytes, TaskId};
 use super::problem::{Path, Problem};
 use super::tasks::find;
 use crate::config::Serve;
@@ -47,13 +49,70 @@ pub(super) const CACHING: &str = "private, no-cache";
 const OPENS_FOR: Duration = Duration::from_mins(5);
 
 /// What selects one of several sources that share an id, and whether the bytes are to come from here.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Select {
+    /// Where two sources share the id: which one.
+    #[param(example = "kie")]
     source: Option<String>,
+    /// Anything: the bytes come from here, even where files are otherwise handed out by redirect.
     proxy: Option<String>,
 }
 
 /// Serves a stored file by its name, or by its name without extension.
+///
+/// `{name}` is that of the file, or the part before its extension, which never changes. One range is served; of several, or
+/// under an `If-Range` of another file, the whole file. Known video, audio and raster images are shown in place by browsers,
+/// everything else comes as `application/octet-stream` for download.
+#[utoipa::path(
+    get,
+    path = super::FILE,
+    tag = "files",
+    operation_id = "download_file",
+    params(
+        ("task_id" = inline(TaskId), Path, description = "The task."),
+        ("name" = String, Path, description = "The file.", example = "result-0.mp4"),
+        Select,
+        ("expires" = Option<i64>, Query, description = "Of a signed link: until when it opens, in Unix seconds."),
+        ("range" = Option<String>, Header, description = "One range of bytes.", example = "bytes=0-1023"),
+        ("if-range" = Option<String>, Header, description = "The `ETag` that the range is wanted of."),
+        ("if-none-match" = Option<String>, Header, description = "`ETag`s that need not be sent again."),
+    ),
+    responses(
+        (
+            status = 200,
+            description = "The file.",
+            content_type = "*/*",
+            body = inline(Bytes),
+            headers(
+                ("ETag" = String, description = "The SHA-256 of the whole file, in quotes."),
+                ("Accept-Ranges" = String, description = "`bytes`"),
+                ("Content-Disposition" = String, description = "`inline` or `attachment`, and a file name"),
+            ),
+        ),
+        (
+            status = 206,
+            description = "The range.",
+            content_type = "*/*",
+            body = inline(Bytes),
+            headers(("Content-Range" = String, description = "Which bytes, of how many.")),
+        ),
+        (
+            status = 307,
+            description = "Where files are handed out by redirect: a URL of the bucket, which opens for five minutes.",
+            headers(("Location" = String, description = "That URL.")),
+        ),
+        (status = 304, description = "The file is one of those that need not be sent again."),
+        (status = 403, description = "link_expired, bad_link"),
+        (status = 404, description = "unknown_task, unknown_file, not_stored, file_missing"),
+        (status = 409, description = "ambiguous_source"),
+        (status = 410, description = "file_deleted"),
+        (status = 416, description = "range_not_satisfiable"),
+        (status = 500, description = "file_damaged"),
+        (status = 503, description = "storage_unavailable"),
+    ),
+    security(("bearer" = []), ("link" = [])),
+)]
 pub(super) async fn serve(
     State(app): State<App>,
     Path((task_id, name)): Path<(String, String)>,
@@ -264,7 +323,19 @@ fn text(value: &str) -> HeaderValue {
     HeaderValue::from_str(value).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// The sample that `trigger` names unless told otherwise; only offered without any configuration.
+/// A short video, for `reelhook trigger`.
+///
+/// Only on a server without any configuration.
+#[utoipa::path(
+    get,
+    path = "/sample.mp4",
+    tag = "files",
+    operation_id = "download_sample",
+    responses(
+        (status = 200, description = "The video.", content_type = "video/mp4", body = inline(Bytes)),
+        (status = 404, description = "not_found"),
+    ),
+)]
 pub(super) async fn sample(State(app): State<App>) -> Result<Response, Problem> {
     if !app.settings.sample {
         return Err(Problem::not_found(

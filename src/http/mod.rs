@@ -8,11 +8,12 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::Uri;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use url::Url;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::clock::Clock;
 use crate::config::{Live, Secret, Serve};
@@ -40,6 +41,7 @@ mod events;
 mod files;
 mod health;
 mod listener;
+mod openapi;
 mod problem;
 mod redact;
 mod scrub;
@@ -49,6 +51,7 @@ mod views;
 pub use challenges::challenge_router;
 pub use events::Settings as EventSettings;
 pub use listener::{Limits, Transport, listen, serve};
+pub use openapi::openapi_json;
 pub use scrub::scrub_json;
 
 use dashboard::{Sessions, Throttle};
@@ -234,72 +237,93 @@ impl From<Router> for Served {
 pub fn served(app: &App, routes: Routes) -> Served {
     let with_api = matches!(routes, Routes::All | Routes::Api);
     let with_callbacks = matches!(routes, Routes::All | Routes::Callbacks);
-    let mut table = health().merge(files(app, with_api));
+    let mut all = table(health_routes()).merge(files(app, with_api));
     if with_api {
-        table = table.merge(api(app)).merge(dropin::routes());
+        all = all
+            .merge(api(app))
+            .merge(dropin::table())
+            .merge(table(about_routes()));
     }
     if with_api && app.settings.dashboard {
-        table = table.merge(dashboard::routes(app)).fallback(dashboard::no_page);
+        all = all.merge(dashboard::routes(app)).fallback(dashboard::no_page);
     } else {
-        table = table.fallback(not_found);
+        all = all.fallback(not_found);
     }
     if with_callbacks {
-        table = table.merge(sample());
+        all = all.merge(table(sample_routes()));
     }
     Served {
         callbacks: with_callbacks.then(|| app.clone()),
-        router: table
+        router: all
             .layer(CatchPanicLayer::custom(problem::of_panic))
             .with_state(app.clone()),
     }
 }
 
+/// Every route with its description, in the order in which they are described; callbacks go past the router.
+fn routes() -> OpenApiRouter<App> {
+    api_routes()
+        .merge(file_routes())
+        .merge(health_routes())
+        .merge(about_routes())
+        .merge(sample_routes())
+        .merge(dropin::routes())
+}
+
+fn api_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(tasks::list, tasks::expect))
+        .routes(routes!(tasks::show, tasks::delete))
+        .routes(routes!(tasks::retry))
+        .routes(routes!(archive::serve))
+        .routes(routes!(attempts::of_task))
+        .routes(routes!(deliveries::of_task))
+        .routes(routes!(deliveries::list))
+        .routes(routes!(deliveries::show))
+        .routes(routes!(deliveries::accept))
+        .routes(routes!(deliveries::reverify))
+        .routes(routes!(deliveries::reverify_all))
+        .routes(routes!(events::follow))
+        .routes(routes!(tasks::stats))
+        .routes(routes!(scrub::show, scrub::begin, scrub::stop))
+}
+
+fn file_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(files::serve))
+}
+
+fn sample_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(files::sample))
+}
+
+fn health_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+}
+
+/// What tells of the API itself: it is no secret.
+fn about_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(openapi::serve))
+}
+
+/// Routes as they are served.
+fn table(routes: OpenApiRouter<App>) -> Router<App> {
+    Router::from(routes).method_not_allowed_fallback(method_not_allowed)
+}
+
 fn api(app: &App) -> Router<App> {
-    Router::new()
-        .route("/v1/tasks", get(tasks::list).post(tasks::expect))
-        .route("/v1/tasks/{task_id}", get(tasks::show).delete(tasks::delete))
-        .route("/v1/tasks/{task_id}/deliveries", get(deliveries::of_task))
-        .route("/v1/tasks/{task_id}/attempts", get(attempts::of_task))
-        .route("/v1/tasks/{task_id}/files.zip", get(archive::serve))
-        .route("/v1/tasks/{task_id}/retry", post(tasks::retry))
-        .route("/v1/deliveries", get(deliveries::list))
-        .route("/v1/deliveries/{id}", get(deliveries::show))
-        .route("/v1/deliveries/reverify", post(deliveries::reverify_all))
-        .route("/v1/deliveries/{id}/accept", post(deliveries::accept))
-        .route("/v1/deliveries/{id}/reverify", post(deliveries::reverify))
-        .route("/v1/stats", get(tasks::stats))
-        .route("/v1/events", get(events::follow))
-        .route(
-            "/v1/scrub",
-            get(scrub::show).post(scrub::begin).delete(scrub::stop),
-        )
-        .method_not_allowed_fallback(method_not_allowed)
+    table(api_routes())
         .layer(DefaultBodyLimit::max(MAX_API_BODY))
         .layer(from_fn_with_state(app.clone(), access::require))
 }
 
 /// Stored files, for those who have a link and, where the API is served, for those who may use it.
 fn files(app: &App, with_api: bool) -> Router<App> {
-    let routes = Router::new()
-        .route(FILE, get(files::serve))
-        .method_not_allowed_fallback(method_not_allowed);
     if with_api {
-        return routes.layer(from_fn_with_state(app.clone(), access::require_link_or_token));
+        return table(file_routes()).layer(from_fn_with_state(app.clone(), access::require_link_or_token));
     }
-    routes.layer(from_fn_with_state(app.clone(), access::require_link))
-}
-
-fn sample() -> Router<App> {
-    Router::new()
-        .route("/sample.mp4", get(files::sample))
-        .method_not_allowed_fallback(method_not_allowed)
-}
-
-fn health() -> Router<App> {
-    Router::new()
-        .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready))
-        .method_not_allowed_fallback(method_not_allowed)
+    table(file_routes()).layer(from_fn_with_state(app.clone(), access::require_link))
 }
 
 async fn not_found(uri: Uri) -> Problem {

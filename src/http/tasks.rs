@@ -1,5 +1,6 @@
 //! `/v1/tasks` and `/v1/stats`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
@@ -8,13 +9,16 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use serde_json::value::RawValue;
+use utoipa::openapi::schema::{ArrayBuilder, OneOfBuilder};
+use utoipa::openapi::{Ref, RefOr, Schema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use super::App;
+use super::openapi::words::{self, Cursor, MEDIA, Media, TASK_STATES, TaskState};
 use super::problem::{Path, Problem};
-use super::scrub;
-use super::views::{Seen, TaskView, apis_paused};
+use super::scrub::{self, ScrubSummary};
+use super::views::{ApiPause, Seen, TaskView, apis_paused};
 use crate::clock::{parse_rfc3339, rfc3339};
 use crate::dropin::prompt_of;
 use crate::provider::{Kind, TaskId};
@@ -33,43 +37,85 @@ const DEFAULT_LIMIT: i64 = 50;
 /// Tasks that one request may expect.
 const MAX_EXPECTED: usize = 1_000;
 
-/// What selects one of several sources that share an id, and how long to wait.
-#[derive(Debug, Deserialize)]
+/// What selects one of several sources that share an id.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Select {
+    /// Where two sources share the id: which one.
+    #[param(example = "kie")]
     pub(super) source: Option<String>,
+}
+
+/// The same, and how long to wait.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ShowQuery {
+    /// Where two sources share the id: which one.
+    #[param(example = "kie")]
+    source: Option<String>,
+    /// Answers once the state is final and every file is stored or failed, or with what is known when this is over: a
+    /// duration or seconds, 60 s at most; more counts as 60.
+    #[param(example = "30s")]
     wait: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
+    /// Only tasks in this state.
+    #[param(inline, value_type = Option<TaskState>)]
     state: Option<String>,
+    /// Only tasks whose files are so.
+    #[param(inline, value_type = Option<Media>)]
     media: Option<String>,
+    /// Only tasks of this source.
+    #[param(example = "kie")]
     source: Option<String>,
+    /// Only tasks whose ids begin so.
     q: Option<String>,
+    /// Only tasks that were first heard of at this moment or after.
+    #[param(format = DateTime)]
     since: Option<String>,
+    /// Only tasks that were first heard of before this moment.
+    #[param(format = DateTime)]
     until: Option<String>,
+    /// Tasks on a page.
+    #[param(value_type = Option<u8>, minimum = 1, maximum = 200, default = 50)]
     limit: Option<String>,
+    /// `next_cursor` of the page before.
+    #[param(inline, value_type = Option<Cursor>)]
     cursor: Option<String>,
 }
 
-#[derive(Serialize)]
+/// A page of tasks.
+#[derive(Serialize, ToSchema)]
 struct TaskList<'a> {
     tasks: Vec<TaskView<'a>>,
+    /// Null at the end.
+    #[schema(value_type = Option<Cursor>)]
     next_cursor: Option<String>,
 }
 
+/// Lists tasks, newest first.
+///
+/// By order of recording. A page examines at most 10,000 tasks and may then be short and still have a `next_cursor`: only null
+/// is the end.
+#[utoipa::path(
+    get,
+    path = "/v1/tasks",
+    tag = "tasks",
+    operation_id = "list_tasks",
+    params(ListQuery),
+    responses((status = 200, description = "A page of them.", body = TaskList)),
+)]
 pub(super) async fn list(
     State(app): State<App>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query?;
     let filter = TaskFilter {
-        state: one_of("state", query.state, &["pending", "succeeded", "failed"])?,
-        media: one_of(
-            "media",
-            query.media,
-            &["none", "downloading", "queued", "stored", "failed", "partial"],
-        )?,
+        state: one_of("state", query.state, &TASK_STATES)?,
+        media: one_of("media", query.media, &MEDIA)?,
         source: query.source,
         prefix: query.q.filter(|prefix| !prefix.is_empty()),
         since: moment("since", query.since.as_deref())?,
@@ -86,11 +132,26 @@ pub(super) async fn list(
     Ok(app.redactor().json(StatusCode::OK, &answer))
 }
 
-/// One task; with `wait`, once nothing more is awaited of it or the time is over.
+/// Shows one task with its outcomes and files.
+///
+/// With `wait`, once nothing more is awaited of it, or the time is over. The task need not be known yet: the answer is then 404
+/// at the end.
+#[utoipa::path(
+    get,
+    path = "/v1/tasks/{task_id}",
+    tag = "tasks",
+    operation_id = "show_task",
+    params(("task_id" = inline(words::TaskId), Path, description = "The task."), ShowQuery),
+    responses(
+        (status = 200, description = "The task.", body = TaskView),
+        (status = 404, description = "unknown_task"),
+        (status = 409, description = "ambiguous_source"),
+    ),
+)]
 pub(super) async fn show(
     State(app): State<App>,
     Path(task_id): Path<String>,
-    query: Result<Query<Select>, QueryRejection>,
+    query: Result<Query<ShowQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query?;
     let wait = query.wait.as_deref().map(parse_wait).transpose()?;
@@ -159,31 +220,111 @@ pub(super) async fn find(app: &App, task_id: &str, source: Option<&str>) -> Resu
 }
 
 /// A task to expect, as submitted.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ExpectedTask)]
 pub(super) struct Expected {
+    #[schema(value_type = words::TaskId)]
     task_id: TaskId,
+    /// May be left out if only one is configured.
+    #[schema(example = "kie")]
     source: Option<String>,
+    /// Which result is awaited.
     #[serde(default = "Kind::video")]
+    #[schema(value_type = words::Kind, default = "video")]
     kind: Kind,
+    /// Which of several of the kind.
     #[serde(default)]
+    #[schema(format = "uint32", maximum = 4_294_967_295u32, default = 0)]
     index: u32,
+    /// Which record the provider is asked for: `veo`, `veo-extend` or `market`. Without it, all are tried; of any other the
+    /// provider cannot be asked.
+    #[schema(example = "veo")]
     family: Option<String>,
+    /// Anything; it is recorded, and the prompt is taken from `prompt` or `input.prompt` in it.
+    #[schema(value_type = Value, required = false, example = json!({"prompt": "A red fox in the snow"}))]
     params: Option<Box<RawValue>>,
     #[serde(default)]
+    #[schema(default = "later")]
     ask: Ask,
 }
 
 /// When the provider is asked about a task: once it has been silent for `reconcile.after`, or at once.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = AskWhen)]
 enum Ask {
     #[default]
     Later,
     Now,
 }
 
-/// Notes tasks whose callbacks are awaited: 201 if any of them was unknown, else 200.
+/// What tasks to expect come as.
+enum OneOrMany {}
+
+impl PartialSchema for OneOrMany {
+    fn schema() -> RefOr<Schema> {
+        let one = Ref::from_schema_name(Expected::name());
+        let many = ArrayBuilder::new()
+            .items(one.clone())
+            .min_items(Some(1))
+            .max_items(Some(MAX_EXPECTED));
+        OneOfBuilder::new().item(one).item(many).into()
+    }
+}
+
+impl ToSchema for OneOrMany {
+    fn schemas(known: &mut Vec<(String, RefOr<Schema>)>) {
+        known.push((Expected::name().into_owned(), Expected::schema()));
+        Expected::schemas(known);
+    }
+}
+
+/// What became of an array of tasks to expect.
+#[derive(Serialize, ToSchema)]
+struct Announced {
+    /// How many are new.
+    created: u64,
+    /// How many were known.
+    known: u64,
+}
+
+/// The task that was announced, or, of an array, how many are new.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(
+    dead_code,
+    reason = "the document alone needs it: the two are answered by themselves"
+)]
+enum TaskOrCounts<'a> {
+    Task(Box<TaskView<'a>>),
+    Counts(Announced),
+}
+
+/// Announces tasks whose callbacks are awaited.
+///
+/// One task, or 1 to 1,000 in an array, so that they are listed as `pending` before any callback, and asked for if none comes.
+/// What a callback has told already stays. A task that was deleted may come back this way. At most 8 MiB.
+#[utoipa::path(
+    post,
+    path = "/v1/tasks",
+    tag = "tasks",
+    operation_id = "expect_tasks",
+    request_body(
+        content = inline(OneOrMany),
+        examples(
+            ("one" = (value = json!({"task_id": "veo_task_1", "params": {"prompt": "A red fox in the snow"}}))),
+            ("many" = (value = json!([{"task_id": "veo_task_1"}, {"task_id": "veo_task_2", "kind": "4k"}]))),
+        ),
+    ),
+    responses(
+        (status = 201, description = "At least one of them was unknown.", body = inline(TaskOrCounts)),
+        (status = 200, description = "All were known.", body = inline(TaskOrCounts)),
+        (status = 413, description = "too_large"),
+        (status = 415, description = "unsupported_media_type"),
+        (status = 422, description = "unknown_source"),
+    ),
+)]
 pub(super) async fn expect(
     State(app): State<App>,
     body: Result<Json<Box<RawValue>>, JsonRejection>,
@@ -208,11 +349,11 @@ pub(super) async fn expect(
         let task = find(&app, &task_id, Some(&source)).await?;
         return Ok(app.redactor().json(status, &TaskView::of(&task, &Seen::by(&app))));
     }
-    Ok((
-        status,
-        Json(json!({"created": created, "known": total - created})),
-    )
-        .into_response())
+    let announced = Announced {
+        created,
+        known: total - created,
+    };
+    Ok((status, Json(announced)).into_response())
 }
 
 /// One task or an array of them; the flag tells which.
@@ -264,7 +405,21 @@ fn expectation(app: &App, expected: Expected) -> Result<Expectation, Problem> {
     })
 }
 
-/// Deletes a task, its records and its files; a tombstone keeps late callbacks from reviving it.
+/// Deletes a task with its records and its files.
+///
+/// A tombstone keeps late callbacks from reviving it: they are answered 200 and noted without their bodies.
+#[utoipa::path(
+    delete,
+    path = "/v1/tasks/{task_id}",
+    tag = "tasks",
+    operation_id = "delete_task",
+    params(("task_id" = inline(words::TaskId), Path, description = "The task."), Select),
+    responses(
+        (status = 204, description = "It is gone."),
+        (status = 404, description = "unknown_task"),
+        (status = 409, description = "ambiguous_source"),
+    ),
+)]
 pub(super) async fn delete(
     State(app): State<App>,
     Path(task_id): Path<String>,
@@ -285,7 +440,25 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Queues the task's failed downloads again.
+/// How many downloads were queued.
+#[derive(Serialize, ToSchema)]
+struct Queued {
+    queued: u64,
+}
+
+/// Queues the task's failed downloads again, with fresh attempts.
+#[utoipa::path(
+    post,
+    path = "/v1/tasks/{task_id}/retry",
+    tag = "tasks",
+    operation_id = "retry_task",
+    params(("task_id" = inline(words::TaskId), Path, description = "The task."), Select),
+    responses(
+        (status = 202, description = "They are queued.", body = Queued),
+        (status = 404, description = "unknown_task"),
+        (status = 409, description = "ambiguous_source"),
+    ),
+)]
 pub(super) async fn retry(
     State(app): State<App>,
     Path(task_id): Path<String>,
@@ -294,10 +467,53 @@ pub(super) async fn retry(
     let Query(query) = query?;
     let task = find(&app, &task_id, query.source.as_deref()).await?;
     let queued = app.store.retry_task(task.row).await?;
-    Ok((StatusCode::ACCEPTED, Json(json!({"queued": queued}))).into_response())
+    Ok((StatusCode::ACCEPTED, Json(Queued { queued })).into_response())
 }
 
 /// Counts of everything.
+#[derive(Serialize, ToSchema)]
+struct Stats {
+    /// Tasks by state; states without any are left out.
+    tasks: BTreeMap<String, i64>,
+    /// Files by state; states without any are left out.
+    files: BTreeMap<String, i64>,
+    /// When the download that waits longest was queued.
+    #[schema(format = DateTime)]
+    oldest_queued_at: Option<String>,
+    /// Bytes of all stored files.
+    stored_bytes: i64,
+    /// Why nothing is fetched at the moment, in a sentence.
+    paused: Option<String>,
+    /// The same in a word.
+    #[schema(example = "disk_full")]
+    paused_code: Option<&'static str>,
+    /// Since when.
+    #[schema(format = DateTime)]
+    paused_since: Option<String>,
+    /// Tasks whose first final outcome came by asking the provider: 0 where all is well.
+    repaired: i64,
+    asks: Asks,
+    /// The last scrub that looked at everything.
+    scrub: Option<ScrubSummary>,
+}
+
+/// What the provider is asked.
+#[derive(Serialize, ToSchema)]
+struct Asks {
+    /// Open questions by reason.
+    open: BTreeMap<String, i64>,
+    /// The sources whose provider is left alone for now.
+    paused: BTreeMap<String, ApiPause>,
+}
+
+/// Tells the counts of everything.
+#[utoipa::path(
+    get,
+    path = "/v1/stats",
+    tag = "server",
+    operation_id = "show_stats",
+    responses((status = 200, description = "The counts.", body = Stats)),
+)]
 pub(super) async fn stats(State(app): State<App>) -> Result<Response, Problem> {
     let mut counts = app.store.counts().await?;
     // To those who ask, a file that waits for another URL waits.
@@ -306,18 +522,21 @@ pub(super) async fn stats(State(app): State<App>) -> Result<Response, Problem> {
     }
     let paused = app.pause.reason();
     let paused = paused.as_ref();
-    let answer = json!({
-        "tasks": counts.tasks,
-        "files": counts.files,
-        "oldest_queued_at": counts.oldest_queued_at.map(rfc3339),
-        "stored_bytes": counts.stored_bytes,
-        "paused": paused.map(|reason| &reason.detail),
-        "paused_code": paused.map(|reason| reason.code),
-        "paused_since": paused.map(|reason| rfc3339(reason.since)),
-        "repaired": counts.repaired,
-        "asks": {"open": counts.asks, "paused": apis_paused(&app)},
-        "scrub": scrub::summary(&app).await?,
-    });
+    let answer = Stats {
+        tasks: counts.tasks,
+        files: counts.files,
+        oldest_queued_at: counts.oldest_queued_at.map(rfc3339),
+        stored_bytes: counts.stored_bytes,
+        paused: paused.map(|reason| reason.detail.clone()),
+        paused_code: paused.map(|reason| reason.code),
+        paused_since: paused.map(|reason| rfc3339(reason.since)),
+        repaired: counts.repaired,
+        asks: Asks {
+            open: counts.asks,
+            paused: apis_paused(&app),
+        },
+        scrub: scrub::summary(&app).await?,
+    };
     Ok(Json(answer).into_response())
 }
 

@@ -8,12 +8,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::App;
+use super::openapi::words::{AskReason, FileState, Kind, Media, Role, TaskId, TaskState, Verdict, Via};
 use super::redact::Redactor;
 use crate::clock::{Millis, rfc3339};
 use crate::download::{Progress, remedy};
 use crate::ingest::{self, Ailing, Sources};
+use crate::provider::Failure;
 use crate::provider::encoding::beginning;
 use crate::provider_api::ProviderApi;
 use crate::store::deliveries::{DeliveryRecord, LISTED_BODY_BYTES};
@@ -22,102 +25,224 @@ use crate::store::tasks::{AskRecord, FileRecord, OutcomeRecord, TaskRecord};
 /// What a compressed body is unpacked to for showing.
 const MAX_SHOWN: u64 = 16 * 1024 * 1024;
 
-#[derive(Debug, Serialize)]
+/// A task with its outcomes and files.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Task)]
 pub(super) struct TaskView<'a> {
+    /// The provider's id of the task.
+    #[schema(value_type = TaskId)]
     task_id: &'a str,
+    /// The configured source that it belongs to.
+    #[schema(example = "kie")]
     source: &'a str,
+    /// With `code`, `msg`, `failure`, `resolution`, `fallback` and `credits` it is that of the outcome (`video`, 0) if that
+    /// is known, else of the newest.
+    #[schema(value_type = TaskState)]
     state: &'static str,
+    /// The provider's own code, in the body of its callback.
+    #[schema(example = 200)]
     code: Option<i64>,
+    /// The provider's own words.
     msg: Option<&'a str>,
+    /// Why it failed, and what a person can do about it.
+    #[schema(value_type = Option<Failure>)]
     failure: Option<Box<RawValue>>,
+    /// As the provider names it.
+    #[schema(example = "1080p")]
     resolution: Option<&'a str>,
+    /// Whether the provider fell back to another model.
     fallback: Option<bool>,
+    /// As far as it is known: from `params` of the announcement, or from the submission.
     prompt: Option<&'a str>,
+    /// What it cost, where the provider says so.
     credits: Option<f64>,
+    /// When it was first heard of.
+    #[schema(format = DateTime)]
     created_at: String,
+    /// When its first delivery came; null while it is only announced.
+    #[schema(format = DateTime)]
     received_at: Option<String>,
+    /// When anything of it last changed.
+    #[schema(format = DateTime)]
     updated_at: String,
+    /// How many deliveries came, rejected ones aside.
+    #[schema(minimum = 0)]
     deliveries: i64,
+    /// How many of them are open conflicts.
+    #[schema(minimum = 0)]
     conflicts: i64,
+    /// Over all files.
+    #[schema(value_type = Media)]
     media: &'a str,
-    /// Why nothing is fetched at the moment, if files wait.
+    /// Why nothing is fetched at the moment; only while that is so and files of the task wait.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     paused: Option<String>,
+    /// What is known of each result of the task.
     outcomes: Vec<OutcomeView<'a>>,
+    /// Everything that its callbacks announced.
     files: Vec<FileView<'a>>,
+    /// What the provider is asked about it; empty if nothing is open.
     asking: Vec<AskView<'a>>,
 }
 
-#[derive(Debug, Serialize)]
+/// What is known of one result of a task.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Outcome)]
 struct OutcomeView<'a> {
+    /// Which result.
+    #[schema(value_type = Kind)]
     kind: &'a str,
+    /// Which of several of the kind.
+    #[schema(minimum = 0)]
     index: i64,
+    #[schema(value_type = TaskState)]
     state: &'static str,
+    /// The provider's own code.
     code: Option<i64>,
+    /// The provider's own words.
     msg: Option<&'a str>,
+    /// Why it failed, and what a person can do about it.
+    #[schema(value_type = Option<Failure>)]
     failure: Option<Box<RawValue>>,
+    /// As the provider names it.
     resolution: Option<&'a str>,
+    /// What it cost, where the provider says so.
     credits: Option<f64>,
+    /// How it was heard; null while it is only announced.
+    #[schema(value_type = Option<Via>)]
     via: Option<&'a str>,
+    /// When that came.
+    #[schema(format = DateTime)]
     received_at: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+/// One announced file: waiting, on its way, stored or failed.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = File)]
 pub(super) struct FileView<'a> {
+    /// `{role}-{n}.{ext}` for (`video`, 0), else `{kind}-{index}-{role}-{n}.{ext}`. The extension may change once the content
+    /// is known, the part before it does not.
+    #[schema(example = "result-0.mp4")]
     name: &'a str,
+    /// What it is to the task.
+    #[schema(value_type = Role)]
     role: &'a str,
+    /// Which result it belongs to.
+    #[schema(value_type = Kind)]
     kind: &'a str,
+    /// Which of several of the kind.
+    #[schema(minimum = 0)]
     index: i64,
+    /// Its place among those of the same role.
+    #[schema(minimum = 0)]
     n: i64,
+    #[schema(value_type = FileState)]
     state: &'a str,
+    /// Where the provider keeps it.
+    #[schema(example = "https://media.example.com/a.mp4")]
     provider_url: &'a str,
+    /// Where it is served, once stored: a path on this server.
+    #[schema(example = "/v1/tasks/veo_task_1/files/result-0.mp4?source=kie")]
     url: Option<String>,
+    /// Its length, once stored.
+    #[schema(minimum = 0)]
     bytes: Option<i64>,
+    /// Of its content, once stored.
+    #[schema(pattern = "^[0-9a-f]{64}$")]
     sha256: Option<String>,
+    /// By its content, once stored; `application/octet-stream` if that is unknown.
+    #[schema(example = "video/mp4")]
     content_type: Option<&'a str>,
+    /// How long it plays, by what the file says of itself.
+    #[schema(minimum = 0)]
     duration_ms: Option<i64>,
+    /// In pixels, as it plays.
+    #[schema(minimum = 0)]
     width: Option<i64>,
+    /// In pixels, as it plays.
+    #[schema(minimum = 0)]
     height: Option<i64>,
+    /// Of the video, or of the sound if there is no picture.
+    #[schema(example = "h264")]
     codec: Option<&'a str>,
+    /// Attempts to fetch it that counted: faults of this machine do not.
+    #[schema(minimum = 0)]
     attempts: i64,
+    /// When it is tried again, for a queued file that waits for that.
+    #[schema(format = DateTime)]
     next_attempt_at: Option<String>,
+    /// The last failure, also while it is being tried again.
     error: Option<ErrorView<'a>>,
-    /// Only of a running transfer.
+    /// How far it is; only while it is being fetched.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     progress: Option<ProgressView>,
+    /// When the provider is expected to delete it.
+    #[schema(format = DateTime)]
     deadline: String,
 }
 
-#[derive(Debug, Serialize)]
+/// How far a transfer is.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Progress)]
 struct ProgressView {
     bytes: u64,
+    /// Null if the server did not tell.
     total: Option<u64>,
     bytes_per_second: u64,
 }
 
-#[derive(Debug, Serialize)]
+/// Why a file could not be fetched.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = FileError)]
 struct ErrorView<'a> {
+    /// A stable word.
+    #[schema(example = "expired")]
     code: &'a str,
+    /// A sentence for people.
     detail: &'a str,
     /// What a person can do about it, as a sentence.
     remedy: Option<&'static str>,
 }
 
-#[derive(Debug, Serialize)]
+/// An open question to the provider.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Ask)]
 struct AskView<'a> {
+    /// Which result it is about.
+    #[schema(value_type = Kind)]
     kind: &'a str,
+    /// Which of several of the kind.
+    #[schema(minimum = 0)]
     index: i64,
+    #[schema(value_type = AskReason)]
     reason: &'a str,
+    /// Since when that is open.
+    #[schema(format = DateTime)]
     since: String,
+    /// How often it was asked.
+    #[schema(minimum = 0)]
     asks: i64,
+    /// When last.
+    #[schema(format = DateTime)]
     asked_at: Option<String>,
+    /// When it is asked again, at the earliest; null where nobody can be asked, or it was given up.
+    #[schema(format = DateTime)]
     next_ask_at: Option<String>,
+    /// What came of the last time.
     note: Option<NoteView<'a>>,
 }
 
-#[derive(Debug, Serialize)]
+/// What came of asking.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AskNote)]
 struct NoteView<'a> {
+    /// A stable word.
+    #[schema(example = "no_api_key")]
     code: &'a str,
+    /// A sentence for people.
+    #[schema(value_type = String)]
     detail: Cow<'a, str>,
 }
 
@@ -135,11 +260,16 @@ pub(super) struct Seen<'a> {
 }
 
 /// Why a provider's API is left alone, and until when.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ApiPause {
+    /// A stable word.
+    #[schema(example = "unauthorized")]
     code: &'static str,
+    /// A sentence for people.
     detail: String,
+    #[schema(format = DateTime)]
     since: String,
+    #[schema(format = DateTime)]
     until: String,
 }
 
@@ -329,29 +459,57 @@ fn failure(outcome: &OutcomeRecord) -> Option<Box<RawValue>> {
     RawValue::from_string(outcome.failure.clone()?).ok()
 }
 
-#[derive(Debug, Serialize)]
+/// What arrived once.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Delivery)]
 pub(super) struct DeliveryView<'a> {
     /// Opaque to clients, hence a text.
+    #[schema(example = "3")]
     id: String,
+    /// Null if none could be read.
     task_id: Option<&'a str>,
+    /// The source whose URL it came to.
     source: &'a str,
+    #[schema(format = DateTime)]
     received_at: String,
+    /// How it came.
+    #[schema(value_type = Via)]
     via: &'a str,
+    /// What was made of it.
+    #[schema(value_type = Verdict)]
     verdict: &'a str,
+    /// Why, where the verdict alone does not say it.
+    #[schema(example = "different_media")]
     reason: Option<&'a str>,
+    /// Which result it is about.
+    #[schema(value_type = Option<Kind>)]
     kind: Option<&'a str>,
+    /// Which of several of the kind.
+    #[schema(minimum = 0)]
     index: Option<i64>,
+    /// Who sent it.
+    #[schema(example = "192.0.2.7")]
     remote_addr: Option<&'a str>,
+    /// Those of an allow-list, by their names in lower case.
+    #[schema(value_type = Option<BTreeMap<String, String>>)]
     headers: Option<Box<RawValue>>,
+    /// As it came, unpacked if it was gzip. Neither this nor `body_base64` is there if the body is not kept, or cannot be
+    /// unpacked.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     body: Option<String>,
+    /// In the place of `body` where it is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, content_encoding = "base64")]
     body_base64: Option<String>,
+    /// Its length as it came; null if it is not kept.
+    #[schema(minimum = 0)]
     body_bytes: Option<i64>,
-    /// In lists: only the beginning is shown.
+    /// Only the beginning is shown: of more than 64 KiB in lists, and of more than 16 MiB anywhere.
     body_truncated: bool,
     /// What to do about one that was rejected or is in conflict.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     remedy: Option<String>,
 }
 

@@ -64,7 +64,8 @@ impl Refused {
 }
 
 /// What became of many.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = ReverifySummary)]
 pub struct Summary {
     /// How many were judged.
     pub examined: u64,

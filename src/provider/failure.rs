@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The class of a failure, decided by the body code; the message only refines it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
     /// The prompt or input broke a content policy.
@@ -47,7 +47,7 @@ impl FailureKind {
 }
 
 /// A failed outcome for people and programs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Failure {
     /// The class.
     pub kind: FailureKind,

@@ -19,6 +19,7 @@ use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 
 use super::App;
 use super::files::{CACHING, damaged};
+use super::openapi::words::{self, TaskId};
 use super::problem::{Path, Problem};
 use super::tasks::{Select, find};
 use crate::storage::Storage;
@@ -31,7 +32,29 @@ use zip::{Entry, Written};
 /// Files of a bucket that are looked for at one time, before anything is sent.
 const LOOKS: usize = 8;
 
-/// Serves the archive.
+/// Serves all stored files of a task in one ZIP archive.
+///
+/// It is made while it is sent.
+#[utoipa::path(
+    get,
+    path = "/v1/tasks/{task_id}/files.zip",
+    tag = "files",
+    operation_id = "download_files",
+    params(("task_id" = inline(TaskId), Path, description = "The task."), Select),
+    responses(
+        (
+            status = 200,
+            description = "The archive.",
+            content_type = "application/zip",
+            body = inline(words::Bytes),
+            headers(("Content-Disposition" = String, description = "`attachment`, and a file name")),
+        ),
+        (status = 404, description = "unknown_task, not_stored, file_missing"),
+        (status = 409, description = "ambiguous_source"),
+        (status = 500, description = "file_damaged"),
+        (status = 503, description = "storage_unavailable"),
+    ),
+)]
 pub(super) async fn serve(
     State(app): State<App>,
     Path(task_id): Path<String>,
