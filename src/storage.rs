@@ -277,6 +277,11 @@ impl Storage {
         self.room.admit(bytes)
     }
 
+    /// Bytes that are free on each disk that downloads fill, and whether its reserve is touched, so that nothing is fetched.
+    pub fn room_left(&self) -> Vec<(u64, bool)> {
+        self.room.left()
+    }
+
     /// Fails where the reserve has been touched, by whomever.
     pub fn has_reserve(&self) -> Result<(), StorageError> {
         self.room.has_reserve()

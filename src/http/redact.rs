@@ -16,7 +16,7 @@ const SHORTEST: usize = 6;
 /// Replaces every occurrence of any secret.
 #[derive(Debug)]
 pub(super) struct Redactor {
-    /// Each secret as it is and, where that differs, as it stands inside a JSON string and in a URL.
+    /// Each secret as it is and, where that differs, as it stands inside a JSON string, in a URL and in HTML.
     needles: Vec<Secret>,
 }
 
@@ -31,7 +31,8 @@ impl Redactor {
             // PHP and its kin escape slashes, too.
             let in_php = in_json.replace('/', "\\/");
             let in_url: String = url::form_urlencoded::byte_serialize(plain.as_bytes()).collect();
-            for spelling in [in_json, &in_php, &in_url] {
+            let in_html = html(plain);
+            for spelling in [in_json, &in_php, &in_url, &in_html] {
                 if !needles.iter().any(|needle| needle.expose() == spelling) {
                     needles.push(Secret::new(spelling));
                 }
@@ -118,6 +119,12 @@ impl Redactor {
     }
 }
 
+/// As our templates write it.
+fn html(text: &str) -> String {
+    askama::filters::escape(text, askama::filters::Html)
+        .map_or_else(|never| match never {}, |escaped| escaped.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,7 +153,7 @@ mod tests {
         let redactor = Redactor::new(&[Secret::new("tok-en_0123456789"), Secret::new("quo\"te-secret")]);
         let answer = serde_json::json!({
             "body": "{\"callBackUrl\":\"https://x/?token=tok-en_0123456789\"}",
-            "nested": [{"deep": "a quo\"te-secret and quo\\\"te-secret"}],
+            "nested": [{"deep": "a quo\"te-secret and quo\\\"te-secret and quo&#34;te-secret"}],
         });
         let shown = redactor.serialised(&answer).unwrap();
         assert!(

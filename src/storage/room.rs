@@ -87,6 +87,14 @@ impl Room {
         self.look(0, 0)
     }
 
+    /// Bytes that are free on each disk, and whether its reserve is touched.
+    pub(super) fn left(&self) -> Vec<(u64, bool)> {
+        let disks = self.places.iter().filter_map(|place| disk(place));
+        disks
+            .map(|disk| (disk.free, disk.free <= self.reserve.of(disk.capacity)))
+            .collect()
+    }
+
     fn look(&self, promised: u64, needed: u64) -> Result<(), StorageError> {
         for disk in self.places.iter().filter_map(|place| disk(place)) {
             let reserve = self.reserve.of(disk.capacity);

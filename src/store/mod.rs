@@ -38,6 +38,7 @@ pub mod reverify;
 pub mod scrub;
 pub mod submissions;
 pub mod tasks;
+mod troubles;
 
 mod bodies;
 mod checkpoints;

@@ -371,7 +371,7 @@ impl Store {
 
 /// Adds outcomes, files and asks to task rows, three queries for the whole page. All read the same state of the database: a
 /// task is never seen half changed.
-async fn with_details(
+pub(super) async fn with_details(
     reader: &mut SqliteConnection,
     rows: &[SqliteRow],
 ) -> Result<Vec<TaskRecord>, StoreError> {

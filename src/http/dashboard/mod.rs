@@ -23,9 +23,11 @@ mod overview;
 mod session;
 #[cfg_attr(not(test), expect(dead_code, reason = "some are for pages that follow"))]
 mod show;
+mod spark;
 mod theme;
 mod throttle;
 mod trouble;
+mod trouble_list;
 
 pub(super) use session::Sessions;
 pub(super) use throttle::Throttle;

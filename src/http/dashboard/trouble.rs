@@ -38,7 +38,7 @@ pub(super) async fn as_page(State(app): State<App>, request: Request, next: Next
         .is_some_and(|site| site == "cross-site");
     let mut response = next.run(request).await;
     let Some(told) = response.extensions_mut().remove::<Told>() else {
-        return response;
+        return without_secrets(&app, response).await;
     };
     if told.status == StatusCode::UNAUTHORIZED {
         if from_elsewhere && method == Method::GET {
@@ -54,11 +54,37 @@ pub(super) async fn as_page(State(app): State<App>, request: Request, next: Next
         return Redirect::to(&format!("/login?next={next}")).into_response();
     }
     let allow = response.headers_mut().remove(header::ALLOW);
-    let mut response = told_as_page(frame, told);
+    let mut response = without_secrets(&app, told_as_page(frame, told)).await;
     if let Some(allow) = allow {
         response.headers_mut().insert(header::ALLOW, allow);
     }
     response
+}
+
+/// What a page says that shows one of our secrets on purpose.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MayTell;
+
+/// A page as it may be seen: what providers say holds callback URLs, and with them tokens.
+async fn without_secrets(app: &App, response: Response) -> Response {
+    let is_page = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    if !is_page || response.extensions().get::<MayTell>().is_some() {
+        return response;
+    }
+    let (mut head, body) = response.into_parts();
+    // It was rendered into memory, whole.
+    let Ok(html) = axum::body::to_bytes(body, usize::MAX).await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let html = match std::str::from_utf8(&html).map(|text| app.redactor().text(text).into_owned()) {
+        Ok(clean) => clean.into_bytes().into(),
+        Err(_) => html,
+    };
+    head.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(head, html.into())
 }
 
 /// Who follows a link from elsewhere comes without the cookie that he may have (`SameSite=Strict`). From a page of ours it
