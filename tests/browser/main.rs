@@ -1,0 +1,13 @@
+//! The dashboard in a real browser: what people see, click and type, against a real server.
+
+mod driver;
+mod frame;
+#[expect(dead_code, reason = "tests/api needs more of it than this")]
+#[path = "../media/mod.rs"]
+mod media;
+mod page;
+#[path = "../soundness/mod.rs"]
+mod soundness;
+#[expect(dead_code, unused_imports, reason = "tests/api needs more of it than this")]
+#[path = "../api/support/mod.rs"]
+mod support;
