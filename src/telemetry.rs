@@ -10,13 +10,17 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
 mod line;
+mod meter;
 mod output;
+mod process;
 mod pulse;
 
 use line::{Line, LineFields};
 use output::Output;
 
+pub use meter::{Counter, Counts, Distribution, Entered, Histogram, Level};
 pub use output::Guard;
+pub use process::{Disk, Process};
 pub use pulse::{Beat, MINUTES, Minute, Pulse};
 
 /// The shape of log lines.

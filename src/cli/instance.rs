@@ -1,6 +1,7 @@
 //! A running server: the parts, wired, from the data directory's lock to the last commit.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,6 +95,8 @@ impl Instance {
             clock: ground.clock,
             tasks: ground.tasks,
             pulse: ground.pulse,
+            downloads: downloader.meters(),
+            certificate: certificate.as_ref().map(Certificate::served),
             settings: http_settings(config),
             instance_key,
         });
@@ -122,6 +125,7 @@ impl Instance {
     /// stays until the next start.
     pub fn reload(&self, config: &Config) {
         self.app.ingest.replace_sources(config.sources.clone());
+        self.app.count_sources();
         self.rules.replace(rules(config));
         match apis(config, &self.clock, &self.apis.now()) {
             Ok(apis) => {
@@ -433,6 +437,7 @@ fn http_settings(config: &Config) -> http::Settings {
         events: event_settings(config),
         dashboard: config.dashboard.enabled,
         session_ttl: config.dashboard.session_ttl,
+        directories: directories(config),
         public_url: config.public_url.clone(),
     }
 }
@@ -444,4 +449,16 @@ fn event_settings(config: &Config) -> http::EventSettings {
         max_readers: MAX_READERS.min(config.ingest.max_connections / 4).max(1),
         heartbeat: HEARTBEAT.min(config.ingest.write_timeout / 2),
     }
+}
+
+/// Where the database lies, and the files, if they do not lie in a bucket.
+fn directories(config: &Config) -> Vec<(&'static str, PathBuf)> {
+    let media = match config.media() {
+        Media::Directory(media) => Some(("media", media)),
+        Media::Bucket(_) => None,
+    };
+    [("data", config.data_dir.clone())]
+        .into_iter()
+        .chain(media)
+        .collect()
 }

@@ -133,7 +133,7 @@ impl Certificate {
         Ok(files.transpose()?.map(Self::Read))
     }
 
-    fn served(&self) -> Served {
+    pub(super) fn served(&self) -> Served {
         match self {
             Self::Read(files) => files.served(),
             Self::Obtained(acme) => acme.served(),

@@ -32,7 +32,7 @@ pub mod resume;
 mod tests;
 mod watch;
 
-pub use meters::Meters;
+pub use meters::{Attempts, Counted, Meters};
 pub use pause::{Pause, Reason};
 pub use progress::{Progress, Shown, Transfer};
 pub use remedy::remedy;
@@ -107,6 +107,11 @@ impl Downloader {
     /// Tells how far running downloads are, also while this runs.
     pub fn progress(&self) -> Progress {
         self.fetcher.progress.clone()
+    }
+
+    /// Tells what was counted, also while this runs.
+    pub fn meters(&self) -> Meters {
+        self.fetcher.meters.clone()
     }
 
     /// Tells whether the queue is paused, also while this runs.
@@ -216,17 +221,17 @@ impl Downloader {
             match settle.await {
                 Ok(Settled::Done) => {
                     failpoint::step(Step::DownloadSettled);
-                    self.fetcher.meters.settled(&settlement);
+                    self.fetcher.meters.settled(&settlement, took);
                     if matches!(settlement, Settlement::Stored { .. } | Settlement::Failed { .. }) {
                         self.forget_spooled(claim);
                     }
                     return log(claim, &settlement, took);
                 }
                 // A file that was published belongs to whoever holds the row now, or went with the deleted task.
-                Ok(Settled::LeaseLost) => return log_lost(claim, took),
+                Ok(Settled::LeaseLost) => return self.lost(claim, took),
                 Ok(Settled::Gone) => {
                     self.forget_spooled(claim);
-                    return log_lost(claim, took);
+                    return self.lost(claim, took);
                 }
                 Err(error) if tried == SETTLE_TRIES => {
                     let (task, download) = (claim.task_id.as_str(), claim.lease.download);
@@ -240,6 +245,11 @@ impl Downloader {
                 Err(_) => tokio::time::sleep(SETTLE_BACKOFF.random_delay(tried)).await,
             }
         }
+    }
+
+    fn lost(&self, claim: &ClaimedDownload, took: Duration) {
+        self.fetcher.meters.lost(took);
+        log_lost(claim, took);
     }
 
     fn forget_spooled(&self, claim: &ClaimedDownload) {
@@ -302,13 +312,14 @@ impl worker::Queue for Downloader {
         let settlement = match obtained.await.and_then(identity) {
             Some(Ok(stored)) => stored,
             Some(Err(failure)) => {
+                self.fetcher.meters.failed(&failure);
                 let is_paused = self.watch.pause_for(&failure, &claim);
                 self.settlement_of(&failure, &claim, is_paused)
             }
             None => {
                 // Whoever holds the row now has begun a file of his own; or it went with its task, and so does what is left.
                 self.forget_spooled(&claim);
-                return log_lost(&claim, started.elapsed());
+                return self.lost(&claim, started.elapsed());
             }
         };
         let came = (started.elapsed(), Some(shown.count()));
@@ -317,6 +328,7 @@ impl worker::Queue for Downloader {
 
     async fn after_panic(&self, claim: ClaimedDownload) {
         // Costs an attempt like a fault of the server: a file that crashes us each time must come to an end.
+        self.fetcher.meters.failed(&FetchError::Panicked);
         let settlement = self.settlement_of(&FetchError::Panicked, &claim, false);
         self.settle(&claim, settlement, (Duration::ZERO, None)).await;
     }

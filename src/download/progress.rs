@@ -51,6 +51,11 @@ impl Progress {
         running.into_iter().filter_map(transfer).collect()
     }
 
+    /// How many transfers are running.
+    pub fn running(&self) -> usize {
+        self.lock().len()
+    }
+
     /// Shows a transfer until the result is dropped.
     pub fn begin(&self, download: i64) -> Shown {
         let meter = Arc::<Meter>::default();

@@ -291,7 +291,7 @@ mod tests {
         let site = |pairs: &[(&'static str, &'static str)]| {
             let pairs = pairs.iter().chain([&("host", "reel.example:8080")]);
             let headers = pairs.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
-            Site::of(&HeaderMap::from_iter(headers))
+            Site::of(&headers.collect())
         };
         let own = "http://reel.example:8080";
         assert_eq!(site(&[]), Site::Unsaid);

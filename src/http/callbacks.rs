@@ -24,9 +24,6 @@ use crate::config::Source;
 use crate::failpoint::{self, Step};
 use crate::ingest::{Arrival, Receipt, Refusal, Room};
 use crate::provider::TaskId;
-use crate::provider::rules::Verdict;
-use crate::store::record::Recorded;
-use crate::telemetry::Beat;
 
 /// What a provider wants to hear.
 const SUCCESS: &[u8] = br#"{"code":200,"msg":"success"}"#;
@@ -142,9 +139,8 @@ where
     };
     let receipt = app.ingest.receive(arrival).await;
     log(&source, &receipt, started, remote);
-    count(app, &receipt.result);
     match receipt.result {
-        Ok(_) => {
+        Ok(recorded) => {
             failpoint::step(Step::CallbackRecorded);
             if sources
                 .get(&*source)
@@ -152,9 +148,12 @@ where
             {
                 peer.connection.prove();
             }
+            app.meters()
+                .recorded(&source, recorded.verdict, started.elapsed());
             success()
         }
         Err(refusal) => {
+            app.meters().refused(&source, refusal.reason());
             if !receipt.noted {
                 hold_back(app).await;
             }
@@ -172,7 +171,7 @@ fn success() -> Response {
 
 /// Logs and answers what was refused without its body.
 async fn unread(app: &App, source: &str, (remote, started): (IpAddr, Instant), problem: Problem) -> Response {
-    app.pulse.note(app.clock.now(), Beat::Rejected, 1);
+    app.meters().refused(source, problem.code());
     let duration_ms = elapsed_ms(started);
     if app.ingest.notes_refusal(remote) {
         tracing::warn!(source, reason = problem.code(), duration_ms, %remote, "callback refused");
@@ -275,19 +274,6 @@ where
     }
     let body = if more.is_empty() { first } else { more.freeze() };
     Ok(Read { body, room })
-}
-
-fn count(app: &App, result: &Result<Recorded, Refusal>) {
-    let verdict = result
-        .as_ref()
-        .map_or(Verdict::Rejected, |recorded| recorded.verdict);
-    let beat = match verdict {
-        Verdict::Accepted => Beat::Accepted,
-        Verdict::Duplicate => Beat::Duplicate,
-        Verdict::Conflict => Beat::Conflict,
-        Verdict::Rejected => Beat::Rejected,
-    };
-    app.pulse.note(app.clock.now(), beat, 1);
 }
 
 /// One line per callback: verdict, reason, task, milliseconds.

@@ -131,7 +131,8 @@ pub(super) async fn serve(
         let unchanged = [(header::ETAG, etag), (header::CACHE_CONTROL, CACHING.to_owned())];
         return Ok((StatusCode::NOT_MODIFIED, unchanged).into_response());
     }
-    let stored = app.storage.open_file(key).await?;
+    let opened = app.storage.open_file(key).await;
+    let stored = opened.inspect_err(|_| app.meters().unserved.increment())?;
     if file.bytes.and_then(|bytes| u64::try_from(bytes).ok()) != Some(stored.length()) {
         return Err(damaged(&task, file, stored.length()));
     }

@@ -1,6 +1,7 @@
 //! The server: one route table, one file per resource, and the only place that knows status codes.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +16,9 @@ use url::Url;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::clock::Clock;
-use crate::config::{Live, Secret, Serve};
-use crate::download::{Pause, Progress};
+use crate::clock::{Clock, Millis};
+use crate::config::{Live, Secret, Serve, SourceName};
+use crate::download::{self, Pause, Progress};
 use crate::dropin::Dropin;
 use crate::file_urls::FileUrls;
 use crate::ingest::{Ingest, Memory};
@@ -27,6 +28,7 @@ use crate::shutdown::Tasks;
 use crate::storage::Storage;
 use crate::store::Store;
 use crate::telemetry::Pulse;
+use crate::tls;
 
 mod access;
 mod archive;
@@ -41,6 +43,8 @@ mod events;
 mod files;
 mod health;
 mod listener;
+mod meters;
+mod metrics;
 mod openapi;
 mod problem;
 mod redact;
@@ -57,6 +61,7 @@ pub use scrub::scrub_json;
 use dashboard::{Sessions, Throttle};
 use events::Feed;
 use listener::Places;
+use meters::Meters;
 use problem::Problem;
 use redact::Redactor;
 
@@ -95,8 +100,12 @@ pub struct Parts {
     pub progress: Progress,
     /// Tells why none runs.
     pub pause: Pause,
+    /// Tell what downloads did.
+    pub downloads: download::Meters,
     /// Counts what happens by the minute.
     pub pulse: Pulse,
+    /// The certificate that is served, if one is.
+    pub certificate: Option<tls::Served>,
     /// How it is set.
     pub settings: Settings,
     /// What only this installation knows: sessions are proven by it.
@@ -132,6 +141,8 @@ pub struct Settings {
     pub session_ttl: Duration,
     /// How the world reaches us, if through a proxy or tunnel.
     pub public_url: Option<Url>,
+    /// Directories whose disks are watched, by what they are for.
+    pub directories: Vec<(&'static str, PathBuf)>,
 }
 
 #[derive(Debug)]
@@ -147,11 +158,15 @@ struct Shared {
     events: Feed,
     sessions: Sessions,
     throttle: Throttle,
+    meters: Meters,
+    started_at: Millis,
 }
 
 impl App {
     /// Puts the parts together, and starts to feed those who follow the events.
     pub fn new(parts: Parts) -> Self {
+        let meters = Meters::new(parts.pulse.clone(), parts.clock.clone());
+        meters.add_sources(parts.ingest.sources().keys().map(SourceName::as_str));
         let app = Self(Arc::new(Shared {
             tokens: Live::new(parts.settings.api_tokens.clone()),
             redactor: Live::new(Redactor::new(&parts.settings.secrets)),
@@ -161,6 +176,8 @@ impl App {
             events: Feed::new(parts.settings.events.max_readers),
             sessions: Sessions::new(&parts.instance_key, parts.settings.session_ttl),
             throttle: Throttle::new(),
+            meters,
+            started_at: parts.clock.now(),
             parts,
         }));
         app.tasks.spawn(events::feed(app.clone()));
@@ -173,6 +190,20 @@ impl App {
         self.0.redactor.replace(Redactor::new(secrets));
         // Who follows the events was let in by a token that may be gone.
         self.0.events.hang_up();
+    }
+
+    /// Counts by the sources as they are now, too.
+    pub fn count_sources(&self) {
+        let sources = self.ingest.sources();
+        self.0.meters.add_sources(sources.keys().map(SourceName::as_str));
+    }
+
+    fn meters(&self) -> &Meters {
+        &self.0.meters
+    }
+
+    fn started_at(&self) -> Millis {
+        self.0.started_at
     }
 
     fn tokens(&self) -> Arc<Vec<Secret>> {
@@ -285,6 +316,7 @@ fn api_routes() -> OpenApiRouter<App> {
         .routes(routes!(deliveries::reverify_all))
         .routes(routes!(events::follow))
         .routes(routes!(tasks::stats))
+        .routes(routes!(metrics::show))
         .routes(routes!(scrub::show, scrub::begin, scrub::stop))
 }
 

@@ -44,12 +44,15 @@ mod bodies;
 mod checkpoints;
 mod claim;
 mod keys;
+mod meters;
 mod overrule;
 mod ranges;
 mod rejected;
 mod statements;
 mod summary;
 mod writer;
+
+pub use meters::Meters;
 
 use changes::Changes;
 use keys::Keys;
@@ -208,6 +211,7 @@ struct Signals {
     changes: watch::Sender<i64>,
     /// What changed, told before the number of the last change is.
     latest: Changes,
+    meters: Meters,
 }
 
 impl Store {
@@ -224,6 +228,7 @@ impl Store {
             silence: asks::usual_silence(),
             changes: watch::Sender::new(0),
             latest: Changes::new(),
+            meters: Meters::new(),
         });
         let (queue, jobs) = Queue::bounded();
         let open = {
@@ -297,6 +302,16 @@ impl Store {
     /// Resolves to a new value after every commit that changed a task; for those who wait for one.
     pub fn changes(&self) -> watch::Receiver<i64> {
         self.signals.changes.subscribe()
+    }
+
+    /// What the writer did since the start.
+    pub fn meters(&self) -> &Meters {
+        &self.signals.meters
+    }
+
+    /// Commands that wait for the writer.
+    pub fn waiting(&self) -> usize {
+        self.queue.waiting()
     }
 
     /// Rung after every commit that made a download claimable.

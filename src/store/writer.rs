@@ -7,7 +7,7 @@ use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{slice, thread};
 
 use rusqlite::{Connection, Params, Row, params};
@@ -156,6 +156,11 @@ impl Queue {
 
     pub(super) fn is_closed(&self) -> bool {
         self.0.is_closed()
+    }
+
+    /// Commands that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.max_capacity().saturating_sub(self.0.capacity())
     }
 
     /// Resolves when the writer has ended.
@@ -511,6 +516,7 @@ impl<'c> Writer<'c> {
             }
             Err(error) if batch.len() == 1 || is_everyones(&error) => {
                 let error = StoreError::from(error);
+                self.signals.meters.failed.add(batch.len() as u64);
                 for job in batch.drain(..) {
                     job.answer(Err(error.clone()));
                 }
@@ -520,7 +526,10 @@ impl<'c> Writer<'c> {
                     let alone = self.transaction(slice::from_ref(&job));
                     job.answer(match alone {
                         Ok(mut replies) => replies.pop().ok_or(StoreError::Closed),
-                        Err(error) => Err(error.into()),
+                        Err(error) => {
+                            self.signals.meters.failed.increment();
+                            Err(error.into())
+                        }
                     });
                 }
             }
@@ -532,10 +541,12 @@ impl<'c> Writer<'c> {
         let seq_before = tx.change_seq;
         tx.now = self.clock.now();
         tx.silence = self.signals.silence.load(Ordering::Relaxed);
+        let began = Instant::now();
         let outcome = attempt(tx, jobs);
         let mut after = std::mem::take(&mut tx.after);
         tx.tally.0.clear();
         if outcome.is_ok() {
+            self.signals.meters.committed(jobs.len(), began.elapsed());
             tx.keys.forget(&after.settled);
             if !after.changed.is_empty() {
                 self.signals.latest.append(&mut after.changed);

@@ -18,6 +18,7 @@ mod files;
 mod links;
 #[path = "../media/mod.rs"]
 mod media;
+mod metrics;
 mod odd_records;
 mod provider_api;
 mod queries;

@@ -183,7 +183,7 @@ mod tests {
             format!("reelhook={expires}."),
             format!("reelhook=.{proof}"),
             format!("reelhook={proof}"),
-            format!("reelhook={:0>60}.{proof}", expires),
+            format!("reelhook={expires:0>60}.{proof}"),
             format!("reelhook={}", "9".repeat(8_000)),
             "reelhook=".to_owned(),
             format!("xreelhook={expires}.{proof}"),
