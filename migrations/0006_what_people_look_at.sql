@@ -18,3 +18,18 @@ CREATE TABLE attempts (
 -- `ref`. Of those from before nobody knows.
 ALTER TABLE deliveries ADD COLUMN query TEXT;
 UPDATE deliveries SET query = 'unknown' WHERE verdict = 'rejected';
+
+-- The words of prompts, by task. Filled apart from what is recorded, some rows at a time: `counters.prompts` is the last task
+-- that was looked at, and later ones follow. Merging is asked for in small portions, never left to an insertion.
+CREATE VIRTUAL TABLE prompts USING fts5 (
+    prompt, content = '', contentless_delete = 1, prefix = '1 2', tokenize = 'unicode61 remove_diacritics 2'
+);
+INSERT INTO prompts (prompts, rank) VALUES ('automerge', 0), ('crisismerge', 1000);
+INSERT INTO counters (name, value) VALUES ('prompts', 0);
+-- Tasks that were looked at before their prompt was known.
+CREATE TABLE prompts_due (task INTEGER PRIMARY KEY) STRICT;
+CREATE TRIGGER tasks_change_prompt AFTER UPDATE OF prompt ON tasks WHEN NEW.prompt IS NOT OLD.prompt
+BEGIN
+    INSERT OR IGNORE INTO prompts_due (task)
+        SELECT NEW.id WHERE NEW.id <= (SELECT value FROM counters WHERE name = 'prompts');
+END;

@@ -29,6 +29,8 @@ mod media;
 mod migrations;
 #[path = "store/outages.rs"]
 mod outages;
+#[path = "store/prompts.rs"]
+mod prompts;
 #[path = "store/retention.rs"]
 mod retention;
 #[path = "store/scrub.rs"]

@@ -103,6 +103,7 @@ impl Instance {
         listeners.serve(config, &app, certificate, &tasks);
         tasks.spawn(try_bucket(config.media(), app.storage.clone(), tasks.clone()));
         tasks.spawn(downloader.run());
+        tasks.spawn(app.store.clone().index_prompts(tasks.clone()));
         tasks.spawn(retention.run());
         tasks.spawn(scrubber.run());
         tasks.spawn(reconciler.run());

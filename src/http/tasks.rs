@@ -73,6 +73,8 @@ pub(super) struct ListQuery {
     source: Option<String>,
     /// Only tasks whose ids begin so.
     q: Option<String>,
+    /// Only tasks whose prompts have all these words; the last may be the beginning of one.
+    words: Option<String>,
     /// Only tasks that were first heard of at this moment or after.
     #[param(format = DateTime)]
     since: Option<String>,
@@ -94,6 +96,9 @@ struct TaskList<'a> {
     /// Null at the end.
     #[schema(value_type = Option<Cursor>)]
     next_cursor: Option<String>,
+    /// Tasks whose words cannot be found yet, in an answer about words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_indexed: Option<i64>,
 }
 
 /// Lists tasks, newest first.
@@ -118,16 +123,22 @@ pub(super) async fn list(
         media: one_of("media", query.media, &MEDIA)?,
         source: query.source,
         prefix: query.q.filter(|prefix| !prefix.is_empty()),
+        words: query.words,
         since: moment("since", query.since.as_deref())?,
         until: moment("until", query.until.as_deref())?,
         before: cursor(query.cursor.as_deref())?,
         limit: limit(query.limit.as_deref())?,
     };
     let page = app.store.list_tasks(&filter).await?;
+    let not_indexed = match filter.words {
+        Some(_) => Some(app.store.prompts_left().await?).filter(|left| *left > 0),
+        None => None,
+    };
     let seen = Seen::by(&app);
     let answer = TaskList {
         tasks: page.items.iter().map(|task| TaskView::of(task, &seen)).collect(),
         next_cursor: page.next.map(|next| next.to_string()),
+        not_indexed,
     };
     Ok(app.redactor().json(StatusCode::OK, &answer))
 }

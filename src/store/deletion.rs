@@ -6,7 +6,7 @@ use sqlx::Row;
 use super::downloads::Lease;
 use super::ranges::of_task;
 use super::writer::{Command, Reply, Tx};
-use super::{Store, StoreError, asks, attempts, keys, record, summary};
+use super::{Store, StoreError, asks, attempts, keys, prompts, record, summary};
 use crate::clock::Millis;
 
 /// Whether a noted key is of no claim that still stands and may settle its file.
@@ -154,6 +154,7 @@ pub(super) fn remove(tx: &mut Tx<'_>, task: i64) -> rusqlite::Result<Deletion> {
         params![task],
     )?;
     attempts::forget(tx, task)?;
+    prompts::forget(tx, task)?;
     record::keep_bindings(tx, task, (i64::MIN, i64::MAX))?;
     delete_deliveries(tx, task)?;
     tx.execute(

@@ -32,6 +32,7 @@ pub mod deletion;
 pub mod deliveries;
 pub mod downloads;
 pub mod expect;
+mod prompts;
 pub mod record;
 pub mod retention;
 pub mod reverify;

@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use super::ranges::of_task;
 use super::record::{state_from, to_json};
 use super::writer::{Tx, next};
-use super::{Store, StoreError, keys};
+use super::{Store, StoreError, keys, prompts};
 use crate::clock::Millis;
 use crate::provider::rules::State;
 
@@ -178,6 +178,8 @@ pub struct TaskFilter {
     pub source: Option<String>,
     /// Only ids that begin so.
     pub prefix: Option<String>,
+    /// Only prompts that have all these words, in any case; the last one may be only the beginning of a word.
+    pub words: Option<String>,
     /// Created at or after.
     pub since: Option<Millis>,
     /// Created before.
@@ -221,6 +223,29 @@ impl TaskFilter {
         texts.iter().any(|text| text.is_some()) || self.since.is_some() || self.until.is_some()
     }
 }
+
+/// What a filter asks of a row of `tasks`.
+macro_rules! chosen {
+    () => {
+        " AND ($3 IS NULL OR state = $3) AND ($4 IS NULL OR media = $4) AND ($5 IS NULL OR source = $5)
+          AND ($6 IS NULL OR substr(task_id, 1, length($6)) = $6)
+          AND ($7 IS NULL OR created_at >= $7) AND ($8 IS NULL OR created_at < $8)
+          ORDER BY id DESC LIMIT $9"
+    };
+}
+
+const LIST: &str = concat!(
+    "SELECT * FROM tasks WHERE id < $1 AND id >= $2 AND $10 IS NULL",
+    chosen!()
+);
+
+/// The rows come from the index in their order, and no more of them than the page takes.
+const LIST_BY_WORDS: &str = concat!(
+    "SELECT t.* FROM (SELECT rowid AS found FROM prompts
+                      WHERE prompts MATCH $10 AND rowid < $1 AND rowid >= $2 ORDER BY rowid DESC)
+     CROSS JOIN tasks t ON t.id = found WHERE 1",
+    chosen!()
+);
 
 const NEWEST: &str = "SELECT max(id) FROM tasks WHERE id < $1";
 
@@ -267,41 +292,53 @@ impl Store {
         with_details(&mut reader, &rows).await
     }
 
-    /// A page of tasks, newest row first. Examines at most [`ROWS_EXAMINED`] rows, then returns short with a cursor.
+    /// A page of tasks, newest row first. Examines at most [`ROWS_EXAMINED`] rows (of those that have the words, where there are
+    /// any), then returns short with a cursor.
     pub async fn list_tasks(&self, filter: &TaskFilter) -> Result<Page<TaskRecord>, StoreError> {
         let before = filter.before.unwrap_or(i64::MAX);
-        let floor = if filter.selects() {
-            self.floor(NEWEST, before).await?
-        } else {
-            i64::MIN
+        let words = filter.words.as_deref().and_then(prompts::expression);
+        let floor = match &words {
+            Some(words) => self.floor_by_words(words, before).await?,
+            None if filter.selects() => self.floor(NEWEST, before).await?,
+            None => i64::MIN,
         };
         let mut reader = self.readers.begin().await?;
-        let mut rows = sqlx::query(
-            "SELECT * FROM tasks WHERE id < $1 AND id >= $2
-                AND ($3 IS NULL OR state = $3) AND ($4 IS NULL OR media = $4) AND ($5 IS NULL OR source = $5)
-                AND ($6 IS NULL OR substr(task_id, 1, length($6)) = $6)
-                AND ($7 IS NULL OR created_at >= $7) AND ($8 IS NULL OR created_at < $8)
-             ORDER BY id DESC LIMIT $9",
-        )
-        .bind(before)
-        .bind(floor)
-        .bind(&filter.state)
-        .bind(&filter.media)
-        .bind(&filter.source)
-        .bind(&filter.prefix)
-        .bind(filter.since)
-        .bind(filter.until)
-        .bind(filter.limit + 1)
-        .fetch_all(&mut *reader)
-        .await?;
+        let sql = if words.is_some() { LIST_BY_WORDS } else { LIST };
+        let mut rows = sqlx::query(sql)
+            .bind(before)
+            .bind(floor)
+            .bind(&filter.state)
+            .bind(&filter.media)
+            .bind(&filter.source)
+            .bind(&filter.prefix)
+            .bind(filter.since)
+            .bind(filter.until)
+            .bind(filter.limit + 1)
+            .bind(&words)
+            .fetch_all(&mut *reader)
+            .await?;
         let more = cut(&mut rows, filter.limit);
         let items = with_details(&mut reader, &rows).await?;
         drop(reader);
         let next = match items.last() {
             Some(last) if more => Some(last.row),
+            _ if words.is_some() => Some(floor).filter(|floor| *floor > i64::MIN),
             _ => self.newest_before(NEWEST, floor).await?.map(|older| older + 1),
         };
         Ok(Page { items, next })
+    }
+
+    /// The last row that a page may examine of those that have the words; the smallest of all numbers if that is every one.
+    async fn floor_by_words(&self, words: &str, before: i64) -> Result<i64, StoreError> {
+        let last = sqlx::query(
+            "SELECT rowid FROM prompts WHERE prompts MATCH $1 AND rowid < $2 ORDER BY rowid DESC LIMIT 1 OFFSET $3",
+        )
+        .bind(words)
+        .bind(before)
+        .bind(ROWS_EXAMINED - 1)
+        .fetch_optional(&self.readers)
+        .await?;
+        Ok(last.map_or(Ok(i64::MIN), |row| row.try_get(0))?)
     }
 
     /// The last row that a page may examine: rows are counted by their ids, which have few gaps.

@@ -22,6 +22,7 @@ use super::deletion::{self, Deletion};
 use super::downloads::{self, Caps, ClaimedDownload, Lease, Settled, Settlement};
 use super::expect::{self, Expectation};
 use super::keys::{Key, Keys};
+use super::prompts;
 use super::record::{self, NewDelivery, Recorded, Via};
 use super::rejected::{self, Ring};
 use super::retention;
@@ -103,6 +104,7 @@ pub(super) enum Command {
         row: i64,
         end: Box<End>,
     },
+    IndexPrompts,
 }
 
 /// The answer to the command of the same name.
@@ -183,7 +185,8 @@ impl Queue {
 
 /// The last row id given out of each table that counts its rows; outcomes and downloads have theirs by their task
 /// (`ranges`). Gaps after a rollback are harmless. Ids of deliveries are public, so that theirs is kept in a counter: none
-/// is given out again after its row was removed. Those of tasks never fall below what `task_keys` holds.
+/// is given out again after its row was removed. Those of tasks never fall below what `task_keys` holds, nor
+/// below what the index of prompts has seen.
 #[derive(Debug)]
 pub(super) struct Ids {
     pub(super) task: i64,
@@ -193,7 +196,8 @@ pub(super) struct Ids {
 impl Ids {
     fn load(db: &Connection) -> rusqlite::Result<Self> {
         db.query_row(
-            "SELECT max(COALESCE((SELECT max(id) FROM tasks), 0), (SELECT value FROM counters WHERE name = 'keyed')),
+            "SELECT max(COALESCE((SELECT max(id) FROM tasks), 0), (SELECT value FROM counters WHERE name = 'keyed'),
+                        (SELECT value FROM counters WHERE name = 'prompts')),
                     (SELECT value FROM counters WHERE name = 'delivery')",
             [],
             |row| {
@@ -674,6 +678,7 @@ fn apply(tx: &mut Tx<'_>, command: &Command) -> rusqlite::Result<Reply> {
         Command::Asks(change) => done(asks::apply(tx, change)?),
         Command::BeginSubmission(new) => Reply::Begun(submissions::begin(tx, new)?),
         Command::EndSubmission { row, end } => done(submissions::end(tx, *row, end)?),
+        Command::IndexPrompts => prompts::index_some(tx)?,
     })
 }
 
