@@ -1,6 +1,8 @@
 //! The server's answers, as far as they are shown to people. Whatever is missing reads as empty, so that an older or
 //! newer server is understood as far as possible.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 /// A page of tasks.
@@ -134,6 +136,7 @@ pub(super) struct Progress {
 pub(super) struct FileError {
     pub(super) code: String,
     pub(super) detail: String,
+    pub(super) remedy: Option<String>,
 }
 
 /// A page of deliveries.
@@ -168,6 +171,48 @@ pub(super) struct Delivery {
 #[serde(default)]
 pub(super) struct Queued {
     pub(super) queued: u64,
+}
+
+/// The answer to `stats`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Stats {
+    pub(super) tasks: BTreeMap<String, u64>,
+    pub(super) files: BTreeMap<String, u64>,
+    pub(super) stored_bytes: u64,
+    pub(super) oldest_queued_at: Option<String>,
+    pub(super) paused: Option<String>,
+    pub(super) paused_since: Option<String>,
+    pub(super) repaired: u64,
+    pub(super) asks: Asks,
+    pub(super) scrub: Option<LastScrub>,
+}
+
+/// What the provider is asked.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Asks {
+    pub(super) open: BTreeMap<String, u64>,
+    pub(super) paused: BTreeMap<String, ApiPause>,
+}
+
+/// Why nobody is asked about a source.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ApiPause {
+    pub(super) detail: String,
+    pub(super) until: Option<String>,
+}
+
+/// The last scrub of everything.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct LastScrub {
+    pub(super) ended_at: Option<String>,
+    pub(super) files: u64,
+    pub(super) damaged: u64,
+    pub(super) missing: u64,
+    pub(super) unreadable: u64,
 }
 
 /// The answer to an announcement of several tasks.

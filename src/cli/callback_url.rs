@@ -1,5 +1,6 @@
 //! `url`: the callBackUrl of a source.
 
+use serde_json::json;
 use url::Url;
 
 use super::address::Address;
@@ -18,6 +19,9 @@ pub(super) struct Args {
     /// Which of several results of that kind
     #[arg(long)]
     index: Option<u32>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 /// Prints the URL. It contains the source's token, if there is one: that is what it is for.
@@ -36,6 +40,11 @@ pub(super) fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
         if let Some(value) = value {
             url.query_pairs_mut().append_pair(name, value);
         }
+    }
+    if args.json {
+        let shown = json!({"url": url, "source": args.source.as_str(), "local": !config.is_exposed()});
+        session.print(&shown.to_string())?;
+        return Ok(Exit::Fine);
     }
     session.print(url.as_str())?;
     if !config.is_exposed() {

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 use super::instance::storage_of;
 use super::listeners::pair;
 use super::{Exit, Session, human, serve};
@@ -13,6 +15,17 @@ use crate::store::data_dir::{DataDir, DataDirError};
 use crate::store::{Probe, Store};
 use crate::{telemetry, tls};
 
+/// Arguments of `check`.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Args {
+    #[command(flatten)]
+    serve: serve::Args,
+    /// Print one JSON object with the configuration and the findings
+    #[arg(long)]
+    json: bool,
+}
+
 /// What one probe found: a sentence either way.
 struct Finding {
     /// What was probed.
@@ -22,8 +35,11 @@ struct Finding {
 }
 
 /// Shows the effective configuration on standard output, and the findings on standard error.
-pub(super) async fn run(args: serve::Args, session: &mut Session) -> anyhow::Result<Exit> {
-    let config = session.config(args.into())?;
+pub(super) async fn run(args: Args, session: &mut Session) -> anyhow::Result<Exit> {
+    let config = session.config(args.serve.into())?;
+    if args.json {
+        return print_json(&config, session).await;
+    }
     session.print(&format!(
         "# {}\n{}",
         origin(&config),
@@ -44,6 +60,24 @@ pub(super) async fn run(args: serve::Args, session: &mut Session) -> anyhow::Res
         }
     }
     Ok(exit)
+}
+
+async fn print_json(config: &Config, session: &mut Session) -> anyhow::Result<Exit> {
+    let findings = findings(config).await;
+    let is_fine = findings.iter().all(|finding| finding.result.is_ok());
+    let finding = |Finding { subject, result }: &Finding| {
+        let (Ok(detail) | Err(detail)) = result;
+        json!({"subject": subject, "ok": result.is_ok(), "detail": detail})
+    };
+    let shown = json!({
+        "ok": is_fine,
+        "origin": origin(config),
+        "config": toml::from_str::<Value>(&config.redacted_toml())?,
+        "warnings": config.origin.warnings,
+        "findings": findings.iter().map(finding).collect::<Value>(),
+    });
+    session.print(&shown.to_string())?;
+    Ok(if is_fine { Exit::Fine } else { Exit::Failed })
 }
 
 /// All probes, in the order in which `serve` would meet what they try.

@@ -20,11 +20,13 @@ mod healthcheck;
 mod human;
 pub mod instance;
 mod listeners;
+mod man;
 mod scrub;
 mod serve;
 mod session;
 mod signing;
 mod simulate;
+mod stats;
 mod tasks;
 mod trigger;
 
@@ -55,7 +57,7 @@ enum Command {
     /// Receive callbacks, download what they announce, serve the results
     Serve(serve::Args),
     /// Check the configuration and what it needs; show the one in effect, without secrets
-    Check(serve::Args),
+    Check(check::Args),
     /// About the configuration file
     Config {
         #[command(subcommand)]
@@ -73,6 +75,8 @@ enum Command {
     Tasks(tasks::Args),
     /// See what arrived at a running server, and settle conflicts
     Deliveries(deliveries::Args),
+    /// Show what a running server counts: tasks and files by state, bytes, and why it waits if it does
+    Stats(stats::Args),
     /// Watch it work: a server and a fake provider on this machine, which does everything wrong
     Demo(demo::Args),
     /// Be a fake provider: its API, signed callbacks, files that expire, and faults on demand
@@ -87,6 +91,8 @@ enum Command {
     Healthcheck(healthcheck::Args),
     /// Print the OpenAPI document of the HTTP API
     Openapi,
+    /// Print the manual page, or write one for each command
+    Man(man::Args),
     /// Print the completion script of a shell
     Completions {
         /// Whose script
@@ -174,6 +180,7 @@ impl Command {
             Self::Url(args) => callback_url::run(&args, session),
             Self::Tasks(args) => tasks::run(args, session).await,
             Self::Deliveries(args) => deliveries::run(args, session).await,
+            Self::Stats(args) => stats::run(args, session).await,
             Self::Demo(args) => demo::run(args, session).await,
             Self::Simulate(args) => simulate::run(args, session).await,
             Self::Scrub(args) => scrub::run(args, session).await,
@@ -184,6 +191,7 @@ impl Command {
                 session.print(crate::http::openapi_json().trim_end())?;
                 Ok(Exit::Fine)
             }
+            Self::Man(args) => man::run(&args, session),
             Self::Completions { shell } => completions(shell, session),
         }
     }

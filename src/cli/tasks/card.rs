@@ -130,6 +130,8 @@ impl Writer {
         if let Some(error) = &file.error {
             let (detail, code) = (human::clean(&error.detail), human::clean(&error.code));
             self.card.field("error", &format!("{detail} ({code})"));
+            let remedy = error.remedy.as_deref().map(human::clean);
+            self.card.field("remedy", &remedy.unwrap_or_default());
         }
         let from = file.provider_url.as_deref().map(|url| human::brief(url, 160));
         self.card.field("from", &from.unwrap_or_default());
@@ -244,7 +246,7 @@ fn fetched(progress: &Progress) -> String {
 }
 
 /// `1280×720 h264 8.0 s`, as far as it is known.
-fn shape(file: &File) -> Option<String> {
+pub(super) fn shape(file: &File) -> Option<String> {
     let size = match (file.width, file.height) {
         (Some(width), Some(height)) => Some(format!("{width}×{height}")),
         _ => None,
