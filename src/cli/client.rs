@@ -179,6 +179,33 @@ impl Server {
         self.send(Method::GET, self.url(path, query), PATIENCE).await
     }
 
+    pub(super) async fn get_at(&self, url: Url) -> Result<Answer, ClientError> {
+        self.send(Method::GET, url, PATIENCE).await
+    }
+
+    /// Opens the live events, from now on or from the last one that was seen.
+    pub(super) async fn follow(
+        &self,
+        query: &[(&str, &str)],
+        last_id: Option<&str>,
+    ) -> Result<reqwest::Response, ClientError> {
+        let mut request = self.client.get(self.url(&["v1", "events"], query));
+        if let Some(last_id) = last_id {
+            request = request.header("last-event-id", last_id);
+        }
+        // The answer has no end, its head has.
+        let opened = tokio::time::timeout(PATIENCE, self.open(request)).await;
+        let response = opened.map_err(|_| ClientError::Unreachable {
+            server: self.base.clone(),
+            detail: "it took too long".to_owned(),
+        })??;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let (status, text) = self.whole(response).await?;
+        Err(self.refusal(status, &text))
+    }
+
     /// A request that the server may take its time to answer.
     pub(super) async fn get_within(&self, url: Url, wait: Duration) -> Result<Answer, ClientError> {
         self.send(Method::GET, url, PATIENCE + wait).await
@@ -241,23 +268,38 @@ impl Server {
         request: reqwest::RequestBuilder,
         patience: Duration,
     ) -> Result<Answer, ClientError> {
-        let mut request = request.timeout(patience);
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token.expose());
-        }
-        let unreachable = |error: reqwest::Error| ClientError::Unreachable {
-            server: self.base.clone(),
-            detail: cause(&error),
-        };
-        let response = request.send().await.map_err(unreachable)?;
-        let status = response.status();
-        let text = response.text().await.map_err(unreachable)?;
-        self.reached.store(true, Ordering::Relaxed);
+        let response = self.open(request.timeout(patience)).await?;
+        let (status, text) = self.whole(response).await?;
         if status.is_success() {
             return Ok(Answer(text));
         }
-        match serde_json::from_str::<ProblemDetails>(&text) {
-            Ok(problem) if !problem.code.is_empty() => Err(ClientError::Refused {
+        Err(self.refusal(status, &text))
+    }
+
+    async fn open(&self, mut request: reqwest::RequestBuilder) -> Result<reqwest::Response, ClientError> {
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.expose());
+        }
+        request.send().await.map_err(|error| self.unreachable(&error))
+    }
+
+    async fn whole(&self, response: reqwest::Response) -> Result<(StatusCode, String), ClientError> {
+        let status = response.status();
+        let text = response.text().await.map_err(|error| self.unreachable(&error))?;
+        self.reached.store(true, Ordering::Relaxed);
+        Ok((status, text))
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> ClientError {
+        ClientError::Unreachable {
+            server: self.base.clone(),
+            detail: cause(error),
+        }
+    }
+
+    fn refusal(&self, status: StatusCode, text: &str) -> ClientError {
+        match serde_json::from_str::<ProblemDetails>(text) {
+            Ok(problem) if !problem.code.is_empty() => ClientError::Refused {
                 status,
                 code: human::clean(&problem.code),
                 detail: human::clean(if problem.detail.is_empty() {
@@ -265,11 +307,11 @@ impl Server {
                 } else {
                     &problem.detail
                 }),
-            }),
-            _ => Err(ClientError::Foreign {
+            },
+            _ => ClientError::Foreign {
                 server: self.base.clone(),
                 status,
-            }),
+            },
         }
     }
 }

@@ -168,6 +168,52 @@ pub(super) fn table(headers: &[&str], rows: Vec<Vec<String>>) -> String {
     table.trim_fmt()
 }
 
+/// The same on a line of so many characters, if there is such a bound: the last column gets what the others leave, and if that
+/// is too little, columns are left out that can be spared.
+pub(super) fn table_within(
+    width: Option<usize>,
+    (headers, spare): (&[&str], &[&str]),
+    mut rows: Vec<Vec<String>>,
+) -> String {
+    let mut headers = headers.to_vec();
+    let Some(width) = width else {
+        return table(&headers, rows);
+    };
+    for name in spare {
+        if let Some(column) = headers.iter().position(|header| header == name)
+            && room(width, &headers, &rows) < LEAST_ROOM
+        {
+            headers.remove(column);
+            for row in &mut rows {
+                row.remove(column);
+            }
+        }
+    }
+    let room = room(width, &headers, &rows).max(LEAST_ROOM);
+    for last in rows.iter_mut().filter_map(|row| row.last_mut()) {
+        *last = brief(last, room);
+    }
+    table(&headers, rows)
+}
+
+/// What a column that is cut has to have left to be of use.
+const LEAST_ROOM: usize = 24;
+
+/// What all columns but the last leave of a line.
+fn room(width: usize, headers: &[&str], rows: &[Vec<String>]) -> usize {
+    let shown = |text: &str| anstream::adapter::strip_str(text).to_string().chars().count();
+    let of_column = |column: usize| {
+        let cells = rows
+            .iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| shown(cell));
+        let header = headers[column].trim_start_matches('*').chars().count();
+        cells.chain([header]).max().unwrap_or(0) + 2
+    };
+    let others: usize = (0..headers.len().saturating_sub(1)).map(of_column).sum();
+    width.saturating_sub(others)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +237,36 @@ mod tests {
         assert_eq!(clean_lines("a\nb\x07"), "a\nb\u{fffd}");
         assert_eq!(brief("abcdef", 4), "abc…");
         assert!(!state("\x1b]0;title\x07").contains('\x07'));
+    }
+
+    #[test]
+    fn a_table_fits_its_line_as_far_as_it_can() {
+        let rows = || {
+            vec![vec![
+                "t1".to_owned(),
+                "abcdef".to_owned(),
+                state("stored"),
+                "word ".repeat(20),
+            ]]
+        };
+        let headers = ["ID", "SUM", "*STATE", "NOTE"];
+        let shown = |width| {
+            let shown = table_within(width, (&headers, &["SUM"]), rows());
+            anstream::adapter::strip_str(&shown).to_string()
+        };
+        let longest = |text: &str| text.lines().map(|line| line.trim_end().chars().count()).max();
+        assert!(longest(&shown(None)) > Some(80));
+        let fits = shown(Some(60));
+        assert!(
+            longest(&fits) <= Some(60) && fits.contains("SUM") && fits.contains('…'),
+            "{fits}"
+        );
+        let narrow = shown(Some(40));
+        assert!(
+            longest(&narrow) <= Some(40) && !narrow.contains("abcdef"),
+            "{narrow}"
+        );
+        assert!(shown(Some(5)).contains("stored"), "what matters stays");
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct Session {
     err: Box<dyn Write + Send>,
     /// Where a person answers; `None` if there is nobody to ask.
     answers: Option<Box<dyn BufRead + Send>>,
+    /// Characters of a line where the result is shown to a person.
+    width: Option<usize>,
 }
 
 /// Standard output does not take what we write.
@@ -44,7 +46,13 @@ impl Session {
                 stdin if stdin.is_terminal() => Some(Box::new(io::BufReader::new(stdin))),
                 _ => None,
             },
+            width: terminal_width(),
         }
+    }
+
+    /// Characters of a line, if the result goes to a terminal.
+    pub(super) fn width(&self) -> Option<usize> {
+        self.width
     }
 
     /// Loads the configuration, with what the command line says about it.
@@ -87,6 +95,12 @@ impl Session {
     }
 }
 
+/// `None` if standard output is none, or does not say.
+fn terminal_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    (size.ws_col > 0).then(|| size.ws_col.into())
+}
+
 #[cfg(test)]
 impl Session {
     /// Surroundings that see nothing of the process.
@@ -105,6 +119,7 @@ impl Session {
             out,
             err,
             answers: answers.map(|text| Box::new(text.as_bytes()) as Box<dyn BufRead + Send>),
+            width: None,
         }
     }
 }

@@ -9,6 +9,7 @@ mod bounds;
 mod callbacks;
 mod chaos;
 mod cli;
+mod commands;
 mod dashboard;
 mod downloads;
 mod dropin;

@@ -7,7 +7,9 @@ use crate::clock::{Millis, rfc3339};
 use crate::provider::TaskId;
 
 mod card;
+mod events;
 mod wait;
+mod watch;
 
 /// Arguments of `tasks`.
 #[derive(Debug, clap::Args)]
@@ -29,6 +31,8 @@ enum Command {
     },
     /// Wait until a task is finished and its files are stored; the exit code tells whether they are
     Wait(wait::Args),
+    /// Watch what happens, live, with a bar for each running download
+    Watch(watch::Args),
     /// Try the failed downloads of a task again
     Retry {
         /// The task's id
@@ -55,6 +59,9 @@ struct ListArgs {
     /// Only tasks whose id begins with this
     #[arg(long, value_name = "PREFIX")]
     id: Option<String>,
+    /// Only tasks with these words in the prompt
+    #[arg(long, value_name = "WORDS")]
+    words: Option<String>,
     /// Only tasks created since: a time such as 2026-11-21T09:30:00Z, or how long ago, such as 2h
     #[arg(long, value_name = "TIME")]
     since: Option<When>,
@@ -68,6 +75,9 @@ struct ListArgs {
     #[arg(long)]
     cursor: Option<String>,
 }
+
+/// Characters of a note at most; `tasks show` has all of it.
+const NOTE: usize = 100;
 
 /// A moment, or a distance from now.
 #[derive(Debug, Clone, Copy)]
@@ -106,6 +116,7 @@ pub(super) async fn run(args: Args, session: &mut Session) -> anyhow::Result<Exi
         Command::List(list) => print_list(&list, &server, json, session).await,
         Command::Show { task_id } => show(&task_id, &server, json, session).await,
         Command::Wait(wait) => wait::run(&wait, &server, json, session).await,
+        Command::Watch(watch) => watch::run(&watch, &server, json, session).await,
         Command::Retry { task_id } => retry(&task_id, &server, json, session).await,
         Command::Delete { task_id, yes } => {
             if !yes && !confirmed(&task_id, &server, session).await? {
@@ -133,6 +144,7 @@ async fn print_list(
         ("state", args.state.as_deref()),
         ("media", args.media.as_deref()),
         ("q", args.id.as_deref()),
+        ("words", args.words.as_deref()),
         ("since", since.as_deref()),
         ("until", until.as_deref()),
         ("limit", Some(&limit)),
@@ -151,10 +163,15 @@ async fn print_list(
         session.note("no tasks");
     } else {
         let rows = page.tasks.iter().map(|task| row(task, now)).collect();
+        let width = session.width();
         let headers = [
             "TASK", "SOURCE", "*STATE", "*MEDIA", "FILES", "SHA-256", "CREATED", "NOTE",
         ];
-        session.print(&human::table(&headers, rows))?;
+        session.print(&human::table_within(
+            width,
+            (&headers, &["SHA-256", "SOURCE"]),
+            rows,
+        ))?;
     }
     if let Some(cursor) = page.next_cursor {
         session.note(&format!("there may be more: --cursor {}", human::clean(&cursor)));
@@ -192,8 +209,9 @@ fn note(task: &Task) -> String {
     let file_error = task.files.iter().find_map(|file| file.error.as_ref());
     match (&task.failure, file_error) {
         _ if task.conflicts > 0 => format!("{} to settle", human::counted(task.conflicts, "conflict")),
-        (Some(failure), _) => human::clean(&failure.kind),
-        (None, Some(error)) => human::brief(&format!("{}: {}", error.code, error.detail), 50),
+        (Some(failure), _) => human::brief(&format!("{}: {}", failure.kind, failure.advice), NOTE),
+        (None, Some(error)) => human::brief(&format!("{}: {}", error.code, error.detail), NOTE),
+        (None, None) if task.paused.is_some() => "paused".to_owned(),
         (None, None) => task.resolution.as_deref().map(human::clean).unwrap_or_default(),
     }
 }
@@ -229,12 +247,12 @@ async fn delete(
     json: bool,
     session: &mut Session,
 ) -> anyhow::Result<Exit> {
-    let answer = server.delete(&["v1", "tasks", task_id.as_str()]).await?;
-    if !json {
-        session.print(&format!("{task_id} is deleted, with its files"))?;
-    } else if !answer.0.trim().is_empty() {
-        session.print(answer.0.trim_end())?;
-    }
+    server.delete(&["v1", "tasks", task_id.as_str()]).await?;
+    session.print(&if json {
+        serde_json::json!({"task_id": task_id, "deleted": true}).to_string()
+    } else {
+        format!("{task_id} is deleted, with its files")
+    })?;
     Ok(Exit::Fine)
 }
 

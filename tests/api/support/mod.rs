@@ -33,7 +33,7 @@ pub(crate) use hook::{Called, Hook};
 pub(crate) use moto::Moto;
 pub(crate) use origin::{LONG_AGO, Origin, Reply as Scripted, Then, Version};
 pub(crate) use pebble::Pebble;
-pub(crate) use program::{Program, Serving};
+pub(crate) use program::{Ended, Program, Serving};
 pub(crate) use provider::Provider;
 pub(crate) use raw::Raw;
 pub(crate) use request::{Answer, Call};
