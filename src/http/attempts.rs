@@ -71,7 +71,7 @@ impl<'a> From<&'a AttemptRecord> for AttemptView<'a> {
     path = "/v1/tasks/{task_id}/attempts",
     tag = "tasks",
     operation_id = "list_attempts",
-    params(("task_id" = inline(TaskId), Path, description = "The task."), Select),
+    params(("task_id" = inline(TaskId), Path, description = "The task.", example = "veo_task_1"), Select),
     responses(
         (status = 200, description = "The steps.", body = AttemptList),
         (status = 404, description = "unknown_task"),

@@ -75,7 +75,7 @@ pub(super) async fn list(
     path = "/v1/tasks/{task_id}/deliveries",
     tag = "deliveries",
     operation_id = "list_deliveries_of_task",
-    params(("task_id" = inline(TaskId), Path, description = "The task."), ListQuery),
+    params(("task_id" = inline(TaskId), Path, description = "The task.", example = "veo_task_1"), ListQuery),
     responses(
         (status = 200, description = "A page of them.", body = DeliveryList),
         (status = 404, description = "unknown_task"),

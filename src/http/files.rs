@@ -70,7 +70,7 @@ pub(super) struct Select {
     tag = "files",
     operation_id = "download_file",
     params(
-        ("task_id" = inline(TaskId), Path, description = "The task."),
+        ("task_id" = inline(TaskId), Path, description = "The task.", example = "veo_task_1"),
         ("name" = String, Path, description = "The file.", example = "result-0.mp4"),
         Select,
         ("expires" = Option<i64>, Query, description = "Of a signed link: until when it opens, in Unix seconds."),

@@ -8,7 +8,8 @@ use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use utoipa::openapi::schema::{ArrayBuilder, OneOfBuilder};
 use utoipa::openapi::{Ref, RefOr, Schema};
@@ -152,7 +153,7 @@ pub(super) async fn list(
     path = "/v1/tasks/{task_id}",
     tag = "tasks",
     operation_id = "show_task",
-    params(("task_id" = inline(words::TaskId), Path, description = "The task."), ShowQuery),
+    params(("task_id" = inline(words::TaskId), Path, description = "The task.", example = "veo_task_1"), ShowQuery),
     responses(
         (status = 200, description = "The task.", body = TaskView),
         (status = 404, description = "unknown_task"),
@@ -245,7 +246,7 @@ pub(super) struct Expected {
     #[schema(value_type = words::Kind, default = "video")]
     kind: Kind,
     /// Which of several of the kind.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     #[schema(format = "uint32", maximum = 4_294_967_295u32, default = 0)]
     index: u32,
     /// Which record the provider is asked for: `veo`, `veo-extend` or `market`. Without it, all are tried; of any other the
@@ -258,6 +259,14 @@ pub(super) struct Expected {
     #[serde(default)]
     #[schema(default = "later")]
     ask: Ask,
+}
+
+/// JSON knows one kind of number: to a schema, `2.0` is as good an integer as `2`.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    // Adding nothing makes a zero of a negative one. No `u32` is lost on the way.
+    let number = f64::deserialize(deserializer)? + 0.0;
+    let whole = number.to_string().parse();
+    whole.map_err(|_| D::Error::custom(format!("{number} is no whole number from 0 to {}", u32::MAX)))
 }
 
 /// When the provider is asked about a task: once it has been silent for `reconcile.after`, or at once.
@@ -424,7 +433,7 @@ fn expectation(app: &App, expected: Expected) -> Result<Expectation, Problem> {
     path = "/v1/tasks/{task_id}",
     tag = "tasks",
     operation_id = "delete_task",
-    params(("task_id" = inline(words::TaskId), Path, description = "The task."), Select),
+    params(("task_id" = inline(words::TaskId), Path, description = "The task.", example = "veo_task_2"), Select),
     responses(
         (status = 204, description = "It is gone."),
         (status = 404, description = "unknown_task"),
@@ -463,7 +472,7 @@ struct Queued {
     path = "/v1/tasks/{task_id}/retry",
     tag = "tasks",
     operation_id = "retry_task",
-    params(("task_id" = inline(words::TaskId), Path, description = "The task."), Select),
+    params(("task_id" = inline(words::TaskId), Path, description = "The task.", example = "veo_task_1"), Select),
     responses(
         (status = 202, description = "They are queued.", body = Queued),
         (status = 404, description = "unknown_task"),
@@ -567,8 +576,10 @@ pub(super) fn limit(text: Option<&str>) -> Result<i64, Problem> {
 /// A cursor as `next_cursor` gave it.
 pub(super) fn cursor(text: Option<&str>) -> Result<Option<i64>, Problem> {
     text.map(|text| {
-        text.parse()
-            .map_err(|_| Problem::bad_request("cursor is what next_cursor of the page before says"))
+        let digits = Some(text).filter(|text| text.bytes().all(|b| b.is_ascii_digit()) && text.len() <= 18);
+        digits
+            .and_then(|digits| digits.parse().ok())
+            .ok_or_else(|| Problem::bad_request("cursor is what next_cursor of the page before says"))
     })
     .transpose()
 }

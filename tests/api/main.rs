@@ -21,6 +21,7 @@ mod links;
 mod media;
 mod metrics;
 mod odd_records;
+mod openapi;
 mod provider_api;
 mod queries;
 #[path = "../faults/random.rs"]

@@ -40,7 +40,7 @@ const LOOKS: usize = 8;
     path = "/v1/tasks/{task_id}/files.zip",
     tag = "files",
     operation_id = "download_files",
-    params(("task_id" = inline(TaskId), Path, description = "The task."), Select),
+    params(("task_id" = inline(TaskId), Path, description = "The task.", example = "veo_task_1"), Select),
     responses(
         (
             status = 200,
