@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use tokio::sync::Notify;
 use url::Url;
 
+use super::address::Address;
 use super::listeners::{Certificate, Listeners};
 use crate::clock::Clock;
 use crate::config::{Config, Live, Media, Source, SourceName};
@@ -97,7 +98,7 @@ impl Instance {
             pulse: ground.pulse,
             downloads: downloader.meters(),
             certificate: certificate.as_ref().map(Certificate::served),
-            settings: http_settings(config),
+            settings: http_settings(config, (addr, api_addr)),
             instance_key,
         });
         listeners.serve(config, &app, certificate, &tasks);
@@ -424,7 +425,7 @@ fn rules(config: &Config) -> Rules {
     config.sources.iter().map(of).collect()
 }
 
-fn http_settings(config: &Config) -> http::Settings {
+fn http_settings(config: &Config, addresses: (SocketAddr, SocketAddr)) -> http::Settings {
     http::Settings {
         api_tokens: config.api.tokens.clone(),
         secrets: config.secrets(),
@@ -440,6 +441,27 @@ fn http_settings(config: &Config) -> http::Settings {
         session_ttl: config.dashboard.session_ttl,
         directories: directories(config),
         public_url: config.public_url.clone(),
+        reach: reach(config, addresses),
+    }
+}
+
+/// With the ports that were bound, where any would do.
+fn reach(config: &Config, (addr, api_addr): (SocketAddr, SocketAddr)) -> http::Reach {
+    let bound = &Config {
+        listen: addr,
+        admin_listen: config.admin_listen.map(|_| api_addr),
+        ..config.clone()
+    };
+    let callbacks = Address::of_callbacks(bound);
+    let public = config
+        .public_url
+        .clone()
+        .filter(|_| config.admin_listen.is_none());
+    http::Reach {
+        callbacks: callbacks.url,
+        callbacks_at: callbacks.at,
+        api: public.unwrap_or_else(|| Address::of_api(bound).url),
+        warnings: config.origin.warnings.clone(),
     }
 }
 

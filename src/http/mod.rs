@@ -1,6 +1,7 @@
 //! The server: one route table, one file per resource, and the only place that knows status codes.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +59,7 @@ pub use listener::{Limits, Transport, listen, serve};
 pub use openapi::openapi_json;
 pub use scrub::scrub_json;
 
-use dashboard::{Sessions, Throttle};
+use dashboard::{Sessions, Throttle, Trials};
 use events::Feed;
 use listener::Places;
 use meters::Meters;
@@ -143,6 +144,21 @@ pub struct Settings {
     pub public_url: Option<Url>,
     /// Directories whose disks are watched, by what they are for.
     pub directories: Vec<(&'static str, PathBuf)>,
+    /// How we do.
+    pub reach: Reach,
+}
+
+/// How this machine reaches its own server, and what was odd about its configuration.
+#[derive(Debug)]
+pub struct Reach {
+    /// Where callbacks are taken.
+    pub callbacks: Url,
+    /// Where to connect to for that, if the URL has a name for the sake of a certificate.
+    pub callbacks_at: Option<SocketAddr>,
+    /// Where the API is, as those would call it who use it.
+    pub api: Url,
+    /// What deserves a word: one sentence each.
+    pub warnings: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -160,6 +176,7 @@ struct Shared {
     throttle: Throttle,
     meters: Meters,
     started_at: Millis,
+    trials: Trials,
 }
 
 impl App {
@@ -178,6 +195,7 @@ impl App {
             throttle: Throttle::new(),
             meters,
             started_at: parts.clock.now(),
+            trials: Trials::default(),
             parts,
         }));
         app.tasks.spawn(events::feed(app.clone()));
@@ -217,6 +235,11 @@ impl App {
     /// Counts who tried tokens in vain.
     fn throttle(&self) -> &Throttle {
         &self.0.throttle
+    }
+
+    /// What test callbacks came to.
+    fn trials(&self) -> &Trials {
+        &self.0.trials
     }
 
     fn redactor(&self) -> Arc<Redactor> {

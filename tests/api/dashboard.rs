@@ -1,6 +1,7 @@
 //! The dashboard: who gets in, and what its pages let a browser do.
 
 use reqwest::{Method, StatusCode, redirect};
+use serde_json::json;
 
 use crate::support::{TestServer, client_builder};
 
@@ -349,5 +350,133 @@ async fn who_switches_it_off_has_none() {
     let browser = Browser::new(&server);
     for path in ["/", "/login", "/assets/x/style.css"] {
         assert_eq!(browser.get(path).await.status, StatusCode::NOT_FOUND, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_task_its_reason_and_the_remedy_come_first() {
+    let server = TestServer::start().await;
+    let browser = Browser::new(&server);
+    assert!(browser.get("/").await.html.contains("No callback has come yet"));
+
+    let failure =
+        json!({"code": 422, "msg": "Your request was rejected by Flow.", "data": {"taskId": "t-failed"}});
+    server.callback(&failure).send().await.fine();
+    let evil = "<script>alert('x')</script>\u{202e}evil";
+    let hostile = json!({"code": 400, "msg": evil, "data": {"taskId": "t-hostile"}});
+    server.callback(&hostile).send().await.fine();
+
+    let html = browser.get("/").await.html;
+    assert!(html.contains("<h1>2 tasks need you</h1>"), "{html}");
+    assert!(html.contains(r#"href="/tasks/t-failed?source=kie""#), "{html}");
+    assert!(
+        html.contains("Your request was rejected by Flow. (code 422)"),
+        "{html}"
+    );
+    assert!(
+        html.contains("<b>What to do:</b>") && html.contains("a fallback channel"),
+        "{html}"
+    );
+    assert!(
+        !html.contains("<script>") && html.contains("&#60;script&#62;alert"),
+        "{html}"
+    );
+    assert!(
+        html.contains("2 accepted, 0 duplicate, 0 conflict, 0 rejected in the last hour"),
+        "{html}"
+    );
+}
+
+#[tokio::test]
+async fn no_page_shows_a_secret_that_a_provider_echoed() {
+    let server = TestServer::with(&format!(
+        "[sources.kie]\ntokens = [\"{TOKEN}\"]\nhmac_keys = [\"quo\\\"te-<key>-0123\"]"
+    ))
+    .await;
+    let said = format!("callback https://x/?token={TOKEN} with quo\"te-<key>-0123");
+    let body = json!({"code": 500, "msg": said, "data": {"taskId": "t-echo"}});
+    let answer = server
+        .callback_to(&format!("kie?token={TOKEN}"), &body)
+        .signed("quo\"te-<key>-0123");
+    answer.send().await.fine();
+    let html = Browser::new(&server).get("/").await.html;
+    assert!(html.contains("[redacted] with [redacted]"), "{html}");
+    assert!(!html.contains(TOKEN) && !html.contains("0123"), "{html}");
+}
+
+#[tokio::test]
+async fn setup_shows_the_callback_url_and_a_test_callback_takes_it() {
+    let key = "key-of-the-provider-0123";
+    let server = TestServer::with(&format!(
+        "[sources.kie]\nhmac_keys = [\"{key}\"]\ntokens = [\"{OTHER}\"]\n[api]\ntokens = [\"{TOKEN}\"]"
+    ))
+    .await;
+    let mut browser = Browser::new(&server);
+    browser.sign_in(TOKEN).await;
+    let html = browser.get("/setup").await.html;
+    let url = format!("http://{}/callbacks/kie?token={OTHER}", server.addr);
+    assert!(
+        html.contains(&url) && !html.contains(key) && !html.contains(TOKEN),
+        "{html}"
+    );
+    assert!(
+        html.contains("a signature with its key, made within 5 min 0 s of now"),
+        "{html}"
+    );
+
+    let sent = browser.post("/setup/test", "source=kie").await;
+    assert_eq!(
+        (sent.status, sent.location.as_str()),
+        (StatusCode::SEE_OTHER, "/setup#test")
+    );
+    let html = browser.get("/setup").await.html;
+    assert!(html.contains("The test callback arrived"), "{html}");
+    let id = html
+        .split("/tasks/test_")
+        .nth(1)
+        .unwrap()
+        .split('?')
+        .next()
+        .unwrap();
+    let task = server.task(&format!("test_{id}")).await;
+    assert_eq!(
+        (&task["state"], &task["media"], &task["asking"]),
+        (&json!("succeeded"), &json!("none"), &json!([]))
+    );
+    assert!(browser.get("/").await.html.contains("Nothing needs you"));
+}
+
+#[tokio::test]
+async fn a_test_callback_that_gets_nowhere_says_what_is_in_its_way() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let elsewhere = TestServer::start().await;
+    for (public, told) in [
+        (format!("http://{closed}"), "No connection to 127.0.0.1:"),
+        (format!("https://{}", elsewhere.addr), "but not encrypted"),
+        (
+            "http://nobody.invalid".to_owned(),
+            "Add a DNS record for nobody.invalid",
+        ),
+        (
+            format!("http://{}", elsewhere.addr),
+            "Somebody answered 200, but not this server",
+        ),
+        (format!("http://{}/v1", elsewhere.addr), "status 404"),
+    ] {
+        let server = TestServer::with(&format!(
+            "public_url = \"{public}\"\n[sources.kie]\nhmac_keys = [\"k\"]\n[api]\ntokens = [\"{TOKEN}\"]"
+        ))
+        .await;
+        let mut browser = Browser::new(&server);
+        browser.sign_in(TOKEN).await;
+        browser.post("/setup/test", "source=kie").await;
+        let html = browser.get("/setup").await.html;
+        assert!(
+            html.contains(told) && html.contains("did not get here"),
+            "{public}: {html}"
+        );
     }
 }

@@ -21,6 +21,7 @@ mod frame;
 mod login;
 mod overview;
 mod session;
+mod setup;
 #[cfg_attr(not(test), expect(dead_code, reason = "some are for pages that follow"))]
 mod show;
 mod spark;
@@ -30,6 +31,7 @@ mod trouble;
 mod trouble_list;
 
 pub(super) use session::Sessions;
+pub(super) use setup::Trials;
 pub(super) use throttle::Throttle;
 pub(super) use trouble::no_page;
 
@@ -46,6 +48,8 @@ const MAX_FORM: usize = 16 * 1024;
 pub(super) fn routes(app: &App) -> Router<App> {
     let pages = Router::new()
         .route("/", get(overview::show))
+        .route("/setup", get(setup::show))
+        .route("/setup/test", post(setup::test))
         .method_not_allowed_fallback(super::method_not_allowed)
         .layer(from_fn_with_state(app.clone(), access::require));
     let open = Router::new()
