@@ -2,7 +2,7 @@
 
 mod driver;
 mod frame;
-#[expect(dead_code, reason = "tests/api needs more of it than this")]
+mod login;
 #[path = "../media/mod.rs"]
 mod media;
 mod page;

@@ -75,6 +75,7 @@ impl Page {
         self.order("fill", json!({ "label": label, "text": text })).await;
     }
 
+    #[expect(dead_code, reason = "for tests that follow")]
     pub(crate) async fn choose(&self, label: &str, option: &str) {
         self.order("choose", json!({ "label": label, "option": option }))
             .await;
@@ -95,11 +96,13 @@ impl Page {
     }
 
     /// Waits until there is no such element.
+    #[expect(dead_code, reason = "for tests that follow")]
     pub(crate) async fn see_none(&self, selector: &str) {
         self.order("seeNone", json!({ "selector": selector })).await;
     }
 
     /// All text that is to be seen.
+    #[expect(dead_code, reason = "for tests that follow")]
     pub(crate) async fn text(&self) -> String {
         self.order("text", json!({}))
             .await

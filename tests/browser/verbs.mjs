@@ -1,4 +1,6 @@
 // What a test may have a page do or say. Each takes the page, what the test gave, and what was seen of the page so far.
+import { PATIENCE } from "./watched.mjs";
+
 export { audit, contrast } from "./audits.mjs";
 export { firstLoad } from "./first_load.mjs";
 export { outline, walk } from "./keyboard.mjs";
@@ -46,7 +48,7 @@ export async function seeAt(page, { selector }) {
 
 // Waits until there is none any more.
 export async function seeNone(page, { selector }) {
-  await page.waitForFunction((selector) => !document.querySelector(selector), selector);
+  await page.locator(selector).first().waitFor({ state: "detached" });
 }
 
 export async function text(page) {
@@ -62,10 +64,18 @@ export async function evaluate(page, { code }) {
   return page.evaluate(code);
 }
 
-// Waits until an expression is true, and gives its value.
+// Waits until an expression is true, and gives its value. Not by waitForFunction, which the page's policy forbids.
 export async function until(page, { code }) {
-  const handle = await page.waitForFunction(code);
-  return handle.jsonValue();
+  const end = Date.now() + PATIENCE;
+  for (;;) {
+    const value = await page.evaluate(code).catch((error) => {
+      // It is on its way to another page.
+      if (!/context was destroyed|navigat/i.test(error.message)) throw error;
+    });
+    if (value) return value;
+    if (Date.now() > end) throw new Error(`in vain, at ${page.url()}`);
+    await new Promise((resolve) => setTimeout(resolve, 40));
+  }
 }
 
 export async function cookies(page, _, { context }) {
@@ -110,4 +120,8 @@ export async function overflow(page) {
 
 function named(page, role, name) {
   return page.getByRole(role, { name, exact: true }).filter({ visible: true }).first();
+}
+
+export async function allowClipboard(_page, _how, { context }) {
+  await context.grantPermissions(["clipboard-read", "clipboard-write"]);
 }

@@ -1,3 +1,6 @@
+// Milliseconds that one thing may take.
+export const PATIENCE = 20_000;
+
 // A page in a profile of its own, and all that it does which no page of ours may: complain, ask strangers, open dialogs.
 export class Watched {
   static async open(browser, { origin, dark = false, width = 1280, height = 800, script = true }) {
@@ -11,7 +14,7 @@ export class Watched {
       reducedMotion: "reduce",
       locale: "en-GB",
     });
-    context.setDefaultTimeout(20_000);
+    context.setDefaultTimeout(PATIENCE);
     const watched = new Watched(origin, context, await context.newPage());
     await watched.watch();
     return watched;
