@@ -15,8 +15,13 @@ use crate::http::App;
 use crate::store::StoreError;
 use crate::store::changes::Change;
 
-/// Changes told in one round.
+/// Changes told in one round, at most and at least.
 const ROUND: usize = 256;
+const LEAST_ROUND: usize = 8;
+/// Bytes that all readers together get in one round: a callback that comes meanwhile waits for a part of that.
+const ROUND_BYTES: usize = 4 << 20;
+/// What an event has, as long as none was seen.
+const USUAL_EVENT: usize = 2_048;
 /// Between two rounds, at least.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Each reader costs a write a round, so that rounds become rarer with their number; and up to which pause.
@@ -186,6 +191,7 @@ pub(in crate::http) async fn feed(app: App) {
         more: true,
         round_at: Instant::now(),
         progress_at: Instant::now(),
+        each: USUAL_EVENT,
         app: app.clone(),
     };
     tokio::select! {
@@ -203,6 +209,8 @@ struct Feeder {
     /// Not before.
     round_at: Instant,
     progress_at: Instant,
+    /// Bytes that an event of the last round had.
+    each: usize,
 }
 
 impl Feeder {
@@ -246,20 +254,22 @@ impl Feeder {
     async fn tell_changes(&mut self) -> Result<usize, StoreError> {
         let feed = self.app.events();
         let told = feed.lock().told;
-        let Some(changes) = self.app.store.changes_after(told, ROUND) else {
+        let most = most(feed.readers(), self.each);
+        let Some(changes) = self.app.store.changes_after(told, most) else {
             // More changed than can be told at this rate: on from here.
             let last = self.app.store.last_change();
             feed.lock().told = last;
             feed.send(Message::Reset(last));
             return Ok(0);
         };
-        self.more = changes.len() == ROUND;
+        self.more = changes.len() == most;
         let Some(last) = changes.last() else {
             return Ok(0);
         };
         let through = last.seq;
         let events = render::events(&self.app, &latest(&changes)).await?;
-        let bytes = events.iter().map(|event| event.text.len()).sum();
+        let bytes: usize = events.iter().map(|event| event.text.len()).sum();
+        self.each = bytes.checked_div(events.len()).unwrap_or(self.each);
         for message in messages(events, through) {
             feed.send(Message::Events(Arc::new(message)));
         }
@@ -287,6 +297,12 @@ async fn news(changes: &mut watch::Receiver<i64>, more: &mut bool, at: Instant) 
         *more = true;
     }
     sleep_until(at).await;
+}
+
+/// Changes that the next round may have, if an event has so many bytes.
+fn most(readers: usize, each: usize) -> usize {
+    let bytes = ROUND_BYTES / readers.max(1);
+    (bytes / each.max(1)).clamp(LEAST_ROUND, ROUND)
 }
 
 /// How long nothing is told after so many bytes to so many readers.
@@ -388,5 +404,7 @@ mod tests {
         assert_eq!(pause(200, 1_000), Duration::from_millis(400));
         assert_eq!(pause(100_000, 0), LONGEST_FOR_READERS);
         assert_eq!(pause(200, 1 << 20), Duration::from_millis(6_250));
+        assert_eq!((most(1, 2_000), most(0, 0)), (ROUND, ROUND));
+        assert_eq!((most(200, 2_000), most(200, 40_000)), (10, LEAST_ROUND));
     }
 }
