@@ -1,5 +1,5 @@
 //! What we tell of ourselves: logs, one line per event on standard error, for people or for programs; and the
-//! [pulse](Pulse) of the last hour.
+//! [pulse](Pulse) of the last hour; meters that [count](Counter); and [`traces`].
 
 use std::io;
 use std::str::FromStr;
@@ -14,6 +14,7 @@ mod meter;
 mod output;
 mod process;
 mod pulse;
+pub mod traces;
 
 use line::{Line, LineFields};
 use output::Output;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use reqwest::redirect::Policy;
 use tokio::sync::Notify;
 use url::Url;
 
@@ -25,17 +26,21 @@ use crate::provider_api::{ProviderApi, Settings as ApiSettings};
 use crate::reconcile::{Apis, Reconciler, Settings as ReconcileSettings};
 use crate::retention::{Retention, Settings as RetentionSettings};
 use crate::retry::Backoff;
+use crate::roots;
 use crate::scrub::{Scrubber, Settings as ScrubSettings};
 use crate::shutdown::Tasks;
 use crate::storage::{InBucket, Reserve, Storage};
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
 use crate::telemetry::Pulse;
+use crate::telemetry::traces::{Collector, Exporter, Sent, Share, Tracer};
 
 /// How long a claimed download may go without renewal; renewed every third of it.
 const LEASE: Duration = Duration::from_mins(1);
 /// How long the writer may take for its last commits and the checkpoint.
 const LAST_COMMITS: Duration = Duration::from_secs(10);
+/// How long the collector of traces may take for the last of them.
+const LAST_SPANS: Duration = Duration::from_secs(3);
 /// How long one request to a provider's API may take.
 const API_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most who follow events at one time.
@@ -58,6 +63,8 @@ pub struct Instance {
     certificate_again: Arc<Notify>,
     tasks: Tasks,
     writer: Tasks,
+    /// Sends spans until everybody who has some to tell of is done.
+    exporter: Tasks,
     grace: Duration,
     _data: DataDir,
 }
@@ -96,6 +103,8 @@ impl Instance {
             clock: ground.clock,
             tasks: ground.tasks,
             pulse: ground.pulse,
+            tracer: ground.tracer,
+            spans: ground.spans,
             downloads: downloader.meters(),
             certificate: certificate.as_ref().map(Certificate::served),
             settings: http_settings(config, (addr, api_addr)),
@@ -118,6 +127,7 @@ impl Instance {
             certificate_again,
             tasks,
             writer,
+            exporter: ground.exporter,
             grace: config.shutdown_grace,
             _data: data,
         })
@@ -145,6 +155,8 @@ impl Instance {
     /// rest to the queue, commits what is left and closes the database. `true` if nothing had to be cut short.
     pub async fn stop(self) -> bool {
         let in_time = self.tasks.drain(self.grace).await;
+        // What it does not get rid of by then is lost, which is no reason to call the stop a bad one.
+        self.exporter.drain(LAST_SPANS).await;
         // The last handles on the store: without them the writer ends.
         drop(self.app);
         self.writer.drain(LAST_COMMITS).await && in_time
@@ -168,6 +180,9 @@ struct Ground {
     clock: Clock,
     tasks: Tasks,
     pulse: Pulse,
+    tracer: Tracer,
+    spans: Arc<Sent>,
+    exporter: Tasks,
 }
 
 impl Ground {
@@ -183,12 +198,16 @@ impl Ground {
         let store = Store::open(&data.database(), clock.clone(), writer).await?;
         store.set_silence(config.reconcile.after);
         tidy_up(&store, &storage).await?;
+        let (spans, exporter) = (Arc::<Sent>::default(), Tasks::new());
         Ok(Self {
             store,
             storage,
             clock,
             tasks: tasks.clone(),
             pulse: Pulse::default(),
+            tracer: tracer(config, &spans, &exporter)?,
+            spans,
+            exporter,
         })
     }
 
@@ -213,6 +232,7 @@ impl Ground {
             tasks: self.tasks.clone(),
             progress: Progress::default(),
             meters: Meters::new(self.pulse.clone(), self.clock.clone()),
+            tracer: self.tracer.clone(),
             limits: download_limits(config),
         };
         Ok(Downloader::new(
@@ -484,4 +504,24 @@ fn directories(config: &Config) -> Vec<(&'static str, PathBuf)> {
         .into_iter()
         .chain(media)
         .collect()
+}
+
+/// What traces are told to; nobody, if no collector is configured. What it is told is sent on `exporter`, until that drains.
+fn tracer(config: &Config, sent: &Arc<Sent>, exporter: &Tasks) -> anyhow::Result<Tracer> {
+    let Some((url, headers)) = config.collector() else {
+        return Ok(Tracer::default());
+    };
+    let client = roots::client(|| reqwest::Client::builder().redirect(Policy::none()))
+        .context("the collector in telemetry.otlp_endpoint cannot be asked")?;
+    let collector = Collector { client, url, headers };
+    let share = Share::of_millionths(config.telemetry.sample_ratio.millionths());
+    let (tracer, waiting) = Tracer::new(share, sent.clone());
+    let (ending, sending) = (exporter.clone(), Exporter::new(waiting, collector, sent.clone()));
+    exporter.spawn(async move {
+        tokio::select! {
+            () = sending.run(ending.draining()) => {}
+            () = ending.stopping() => {}
+        }
+    });
+    Ok(tracer)
 }

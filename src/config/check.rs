@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use super::error::{Place, Problem};
@@ -41,6 +42,7 @@ impl Config {
         checks.storage();
         checks.retention();
         checks.scrub();
+        checks.telemetry();
         checks.problems
     }
 
@@ -106,6 +108,14 @@ fn is_domain(name: &str) -> bool {
     };
     let last = name.rsplit('.').next().unwrap_or_default();
     name.len() <= 253 && name.split('.').all(label) && !last.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// A header as it is written in one line.
+pub(super) fn header_of(line: &Secret) -> Option<(HeaderName, HeaderValue)> {
+    let (name, value) = line.expose().split_once(':')?;
+    let mut value = HeaderValue::from_str(value.trim()).ok()?;
+    value.set_sensitive(true);
+    Some((name.trim().parse().ok()?, value))
 }
 
 struct Checks<'a> {
@@ -424,6 +434,28 @@ impl Checks<'_> {
         }
         if scrub.rate == 0 {
             self.refuse("scrub.rate", "must be more than 0");
+        }
+    }
+
+    fn telemetry(&mut self) {
+        let telemetry = &self.config.telemetry;
+        let speaks_http = |url: &Url| matches!(url.scheme(), "http" | "https");
+        if telemetry
+            .otlp_endpoint
+            .as_ref()
+            .is_some_and(|url| !speaks_http(url))
+        {
+            self.refuse("telemetry.otlp_endpoint", "must begin with http:// or https://");
+        }
+        if !telemetry
+            .otlp_headers
+            .iter()
+            .all(|header| header_of(header).is_some())
+        {
+            self.refuse(
+                "telemetry.otlp_headers",
+                "must be headers such as \"Authorization: Basic …\"",
+            );
         }
     }
 

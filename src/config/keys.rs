@@ -86,6 +86,10 @@ pub(super) const KEYS: &[(&str, Shape)] = &[
     ("scrub.every", Shape::Text),
     ("scrub.rate", Shape::Text),
     ("scrub.repair", Shape::Flag),
+    ("telemetry.otlp_endpoint", Shape::Text),
+    ("telemetry.otlp_headers", Shape::List),
+    ("telemetry.otlp_headers_file", Shape::Text),
+    ("telemetry.sample_ratio", Shape::Text),
     ("log.format", Shape::Text),
     ("log.level", Shape::Text),
 ];
@@ -188,7 +192,7 @@ mod tests {
             "unknown key; known in [api] are tokens, tokens_file"
         );
         assert!(advice(&["lisen"]).ends_with(
-            "ingest, downloads, reconcile, dropin, files, egress, storage, retention, scrub, log"
+            "ingest, downloads, reconcile, dropin, files, egress, storage, retention, scrub, telemetry, log"
         ));
     }
 }

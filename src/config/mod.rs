@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderMap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
@@ -25,6 +26,7 @@ mod layout;
 mod live;
 mod load;
 mod name;
+mod ratio;
 mod reload;
 mod secret;
 mod secret_files;
@@ -41,10 +43,11 @@ pub use layout::{BadLayout, Layout, Placeholder};
 pub use live::Live;
 pub use load::{Inputs, Overrides};
 pub use name::{BadSourceName, SourceName};
+pub use ratio::Ratio;
 pub use secret::{REDACTED, Secret};
 pub use sections::{
     Acme, Api, BadLogFormat, Dashboard, Downloads, Dropin, Egress, Files, Ingest, Log, LogFormat, Reconcile,
-    Retention, Scrub, Serve, Source, Storage, Tls,
+    Retention, Scrub, Serve, Source, Storage, Telemetry, Tls,
 };
 
 /// The example file: every key at its default, commented out, with its explanation.
@@ -104,6 +107,8 @@ pub struct Config {
     pub retention: Retention,
     /// Reading stored files again.
     pub scrub: Scrub,
+    /// Traces.
+    pub telemetry: Telemetry,
     /// Log lines.
     pub log: Log,
     /// Where all this came from.
@@ -165,6 +170,7 @@ impl Default for Config {
             storage: Storage::default(),
             retention: Retention::default(),
             scrub: Scrub::default(),
+            telemetry: Telemetry::default(),
             log: Log::default(),
             origin: Origin::default(),
         }
@@ -213,6 +219,17 @@ impl Config {
         }
     }
 
+    /// Where spans are sent, if anywhere: the whole URL, and the headers.
+    pub fn collector(&self) -> Option<(Url, HeaderMap)> {
+        let mut url = self.telemetry.otlp_endpoint.clone()?;
+        let path = url.path().trim_end_matches('/').to_owned();
+        if !path.ends_with("/v1/traces") {
+            url.set_path(&format!("{path}/v1/traces"));
+        }
+        let headers = self.telemetry.otlp_headers.iter().filter_map(check::header_of);
+        Some((url, headers.collect()))
+    }
+
     /// All configured secrets. What we show of bodies that came from outside must contain none of them.
     pub fn secrets(&self) -> Vec<Secret> {
         let of_sources = self.sources.values().flat_map(|source| {
@@ -222,6 +239,7 @@ impl Config {
         let of_bucket = self.storage.variables.secrets();
         of_sources
             .chain(&self.api.tokens)
+            .chain(&self.telemetry.otlp_headers)
             .chain(of_bucket)
             .cloned()
             .collect()

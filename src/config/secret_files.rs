@@ -36,6 +36,10 @@ pub(super) fn read(config: &mut Config) -> Vec<Problem> {
         append(&mut config.api.tokens, path)
             .unwrap_or_else(|error| note("api.tokens_file".to_owned(), error));
     }
+    if let Some(path) = &config.telemetry.otlp_headers_file {
+        append(&mut config.telemetry.otlp_headers, path)
+            .unwrap_or_else(|error| note("telemetry.otlp_headers_file".to_owned(), error));
+    }
     problems
         .into_iter()
         .map(|(key, message)| config.problem(key, message))

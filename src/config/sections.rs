@@ -11,7 +11,7 @@ use url::Url;
 
 use super::secret::Secret;
 use super::values;
-use super::{Layout, SourceName, Variables};
+use super::{Layout, Ratio, SourceName, Variables};
 
 /// `[sources.NAME]`: one sender of callbacks, with what proves that they are its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -475,6 +475,37 @@ impl Default for Scrub {
             every: None,
             rate: 32 << 20,
             repair: false,
+        }
+    }
+}
+
+/// `[telemetry]`: traces, for a collector of `OpenTelemetry`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Telemetry {
+    /// Where it takes OTLP over HTTP; `/v1/traces` is appended unless it is there. None: nothing is traced.
+    #[serde(
+        deserialize_with = "values::blank_url",
+        serialize_with = "values::blank::serialize"
+    )]
+    pub otlp_endpoint: Option<Url>,
+    /// Headers of every request to it, as `Name: value`.
+    #[serde(deserialize_with = "values::secrets")]
+    pub otlp_headers: Vec<Secret>,
+    /// A file with more of them, one per line; they are in `otlp_headers` once loaded.
+    #[serde(with = "values::blank_path")]
+    pub otlp_headers_file: Option<PathBuf>,
+    /// The part of all tasks that is traced.
+    pub sample_ratio: Ratio,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            otlp_endpoint: None,
+            otlp_headers: Vec::new(),
+            otlp_headers_file: None,
+            sample_ratio: Ratio::ALL,
         }
     }
 }

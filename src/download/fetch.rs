@@ -15,6 +15,7 @@ use crate::media::Facts;
 use crate::shutdown::Tasks;
 use crate::storage::{Finished, Note, Promise, SpoolFile, Storage, StorageError};
 use crate::store::downloads::ClaimedDownload;
+use crate::telemetry::traces::Tracer;
 
 /// A connection that brought so much of a file is followed by another at once, within the same attempt: a transfer that is cut
 /// now and then but gets on has not failed.
@@ -39,6 +40,8 @@ pub struct Fetcher {
     pub progress: Progress,
     /// Where what they do is counted.
     pub meters: Meters,
+    /// Whom they are told to.
+    pub tracer: Tracer,
     /// Within which limits.
     pub limits: Limits,
 }

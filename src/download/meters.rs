@@ -130,21 +130,16 @@ impl Meters {
 
     /// Notes how an attempt ended, as it was recorded.
     pub(super) fn settled(&self, settlement: &Settlement, took: Duration) {
-        let how = match settlement {
+        let now = self.clock.now();
+        match settlement {
             Settlement::Stored { bytes, .. } => {
                 self.counted.stored.add(*bytes);
-                self.pulse.note(self.clock.now(), Beat::Stored, 1);
-                "stored"
+                self.pulse.note(now, Beat::Stored, 1);
             }
-            Settlement::Failed { .. } => {
-                self.pulse.note(self.clock.now(), Beat::Failed, 1);
-                "failed"
-            }
-            Settlement::Retry { .. } => "retry",
-            Settlement::Expired { .. } => "expired",
-            Settlement::Released { .. } => "released",
-        };
-        self.counted.attempts.observe(how, took);
+            Settlement::Failed { .. } => self.pulse.note(now, Beat::Failed, 1),
+            Settlement::Retry { .. } | Settlement::Expired { .. } | Settlement::Released { .. } => {}
+        }
+        self.counted.attempts.observe(settlement.result(), took);
     }
 
     /// Notes an attempt whose download somebody else has by now, or nobody any more.

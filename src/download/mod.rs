@@ -28,6 +28,7 @@ mod pause;
 mod progress;
 mod remedy;
 pub mod resume;
+mod span;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -222,6 +223,7 @@ impl Downloader {
                 Ok(Settled::Done) => {
                     failpoint::step(Step::DownloadSettled);
                     self.fetcher.meters.settled(&settlement, took);
+                    span::tell(&self.fetcher.tracer, claim, (Some(&settlement), took));
                     if matches!(settlement, Settlement::Stored { .. } | Settlement::Failed { .. }) {
                         self.forget_spooled(claim);
                     }
@@ -249,6 +251,7 @@ impl Downloader {
 
     fn lost(&self, claim: &ClaimedDownload, took: Duration) {
         self.fetcher.meters.lost(took);
+        span::tell(&self.fetcher.tracer, claim, (None, took));
         log_lost(claim, took);
     }
 

@@ -13,6 +13,7 @@ use crate::media::files::mp4;
 use crate::provider::{Kind, Role};
 use crate::shutdown::Tasks;
 use crate::storage::Storage;
+use crate::telemetry::traces::Tracer;
 
 static MP4: LazyLock<Vec<u8>> = LazyLock::new(|| mp4(1, 0x300));
 
@@ -39,6 +40,7 @@ impl Bench {
             tasks: Tasks::new(),
             progress: Progress::default(),
             meters: Meters::default(),
+            tracer: Tracer::default(),
             limits: Limits {
                 max_size: 1_000,
                 total_timeout: Duration::from_secs(2),

@@ -20,9 +20,10 @@ use super::access::require_local;
 use super::client_addr::client_addr;
 use super::listener::{Holder, Peer};
 use super::problem::Problem;
+use super::span;
 use crate::config::Source;
 use crate::failpoint::{self, Step};
-use crate::ingest::{Arrival, Receipt, Refusal, Room};
+use crate::ingest::{Arrival, Observed, Receipt, Refusal, Room};
 use crate::provider::TaskId;
 
 /// What a provider wants to hear.
@@ -128,6 +129,7 @@ where
         Ok(read) => read,
         Err(problem) => return unread(app, &source, (remote, started), problem.closing()).await,
     };
+    let mut observed = app.tracer.is_on().then(Observed::default);
     let arrival = Arrival {
         sources: &sources,
         source: &source,
@@ -136,9 +138,13 @@ where
         remote_addr: remote,
         body: read.body,
         room: read.room,
+        observed: observed.as_mut(),
     };
     let receipt = app.ingest.receive(arrival).await;
     log(&source, &receipt, started, remote);
+    if let Some(observed) = &observed {
+        span::tell(&app.tracer, &source, (&receipt, observed), started);
+    }
     match receipt.result {
         Ok(recorded) => {
             failpoint::step(Step::CallbackRecorded);

@@ -29,6 +29,7 @@ use crate::shutdown::Tasks;
 use crate::storage::Storage;
 use crate::store::Store;
 use crate::telemetry::Pulse;
+use crate::telemetry::traces::{Sent, Tracer};
 use crate::tls;
 
 mod access;
@@ -50,6 +51,7 @@ mod openapi;
 mod problem;
 mod redact;
 mod scrub;
+mod span;
 mod tasks;
 mod views;
 
@@ -103,6 +105,10 @@ pub struct Parts {
     pub pause: Pause,
     /// Tell what downloads did.
     pub downloads: download::Meters,
+    /// Whom callbacks are told to.
+    pub tracer: Tracer,
+    /// What became of what it was told.
+    pub spans: Arc<Sent>,
     /// Counts what happens by the minute.
     pub pulse: Pulse,
     /// The certificate that is served, if one is.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -76,6 +77,19 @@ pub struct Arrival<'a> {
     pub body: Bytes,
     /// What the body holds of the memory that all share; it grows by what the body unpacks to.
     pub room: Room,
+    /// Where it is noted how far it came and when, if anybody wants to know.
+    pub observed: Option<&'a mut Observed>,
+}
+
+/// How far a callback came, and when.
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// When its checks began.
+    pub began: Option<Instant>,
+    /// When it had passed them all.
+    pub examined: Option<Instant>,
+    /// Which outcome it is about, then.
+    pub about: Option<(Kind, u32)>,
 }
 
 /// What became of a callback.
@@ -201,6 +215,9 @@ impl Ingest {
                 noted: self.notes_refusal(arrival.remote_addr),
             };
         };
+        if let Some(observed) = &mut arrival.observed {
+            observed.began = Some(Instant::now());
+        }
         let query = Query::parse(arrival.query);
         let examined = match self.origin(source, arrival.source, &query).await {
             Ok(origin) => self.examine((sources, source), (&query, origin), &mut arrival, received_at),
@@ -209,6 +226,10 @@ impl Ingest {
         match examined {
             Ok(verified) => {
                 let task_id = Some(verified.task_id.clone());
+                if let Some(observed) = &mut arrival.observed {
+                    observed.examined = Some(Instant::now());
+                    observed.about = Some((verified.kind.clone(), verified.index));
+                }
                 let delivery = new_delivery(arrival, received_at, Content::Verified(Box::new(verified)));
                 let recorded = self.store.record_delivery(delivery).await;
                 let result = match recorded {

@@ -256,6 +256,7 @@ impl Ingest {
             remote_addr: remote_addr.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             body: Bytes::copy_from_slice(body),
             room: rooms.room(),
+            observed: None,
         };
         let examined = self.examine(
             (&sources, source),

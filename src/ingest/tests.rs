@@ -53,6 +53,7 @@ impl Bench {
             remote_addr: [192, 0, 2, 1].into(),
             body,
             room,
+            observed: None,
         }
     }
 

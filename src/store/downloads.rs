@@ -131,6 +131,30 @@ pub enum Settlement {
     },
 }
 
+impl Settlement {
+    /// What the attempt led to, in a word.
+    pub fn result(&self) -> &'static str {
+        match self {
+            Self::Stored { .. } => "stored",
+            Self::Retry { .. } => "retry",
+            Self::Expired { .. } => "expired",
+            Self::Released { .. } => "released",
+            Self::Failed { .. } => "failed",
+        }
+    }
+
+    /// What went wrong, if anything did.
+    pub fn error(&self) -> Option<&DownloadError> {
+        match self {
+            Self::Stored { .. } => None,
+            Self::Released { error, .. } => error.as_ref(),
+            Self::Retry { error, .. } | Self::Expired { error, .. } | Self::Failed { error, .. } => {
+                Some(error)
+            }
+        }
+    }
+}
+
 /// What a settlement found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {

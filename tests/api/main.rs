@@ -39,4 +39,5 @@ mod soundness;
 mod storage;
 mod support;
 mod tls;
+mod traces;
 mod unreliable;

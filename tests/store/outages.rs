@@ -13,6 +13,7 @@ use reelhook::egress::{EgressPolicy, GuardedClient, Resolver};
 use reelhook::retry::Backoff;
 use reelhook::storage::Storage;
 use reelhook::store::tasks::FileRecord;
+use reelhook::telemetry::traces::Tracer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -101,6 +102,7 @@ impl Site {
             tasks: Tasks::new(),
             progress: Progress::default(),
             meters: Meters::default(),
+            tracer: Tracer::default(),
             limits: Limits {
                 max_size: 1 << 20,
                 total_timeout: LEASE,

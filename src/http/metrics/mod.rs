@@ -248,6 +248,16 @@ fn of_machine(page: &mut Page<'_>, app: &App) -> fmt::Result {
         ),
         labelled(&size),
     )?;
+    page.counters(
+        (
+            "reelhook_spans_total",
+            "Spans for the collector of traces, by what became of them",
+        ),
+        [
+            (&[("result", "sent")] as Labels<'_>, app.spans.sent.now()),
+            (&[("result", "dropped")], app.spans.dropped.now()),
+        ],
+    )?;
     let certificate = app.certificate.as_ref().and_then(tls::Served::now);
     page.known(
         (

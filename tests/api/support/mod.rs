@@ -52,7 +52,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Servers and CDNs run here and not on the runtime of their test: a test that blocks, or is being dropped, does not
 /// stop them.
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime starts"));
+pub(crate) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime starts"));
 
 /// Waits until `probe` finds what it looks for. The only place where a test lets time pass.
 pub(crate) async fn until<T, F>(what: &str, mut probe: impl FnMut() -> F) -> T
