@@ -53,7 +53,9 @@
     if (!button) return;
     const said = button.dataset.said ?? (button.dataset.said = button.textContent);
     try {
-      await copy(button.dataset.copy);
+      // A path of ours is of use elsewhere only as a whole URL.
+      const text = button.dataset.copy;
+      await copy(text.startsWith("/v1/") ? location.origin + text : text);
       button.textContent = "Copied";
     } catch {
       button.textContent = "Select it and copy by hand";

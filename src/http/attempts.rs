@@ -24,7 +24,7 @@ struct AttemptList<'a> {
 /// A step of a file: an attempt to fetch it, or another link to it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Attempt)]
-struct AttemptView<'a> {
+pub(super) struct AttemptView<'a> {
     /// The file, by the name that it has now.
     #[schema(example = "result-0.mp4")]
     name: &'a str,

@@ -65,29 +65,29 @@ pub(super) struct ShowQuery {
 pub(super) struct ListQuery {
     /// Only tasks in this state.
     #[param(inline, value_type = Option<TaskState>)]
-    state: Option<String>,
+    pub(super) state: Option<String>,
     /// Only tasks whose files are so.
     #[param(inline, value_type = Option<Media>)]
-    media: Option<String>,
+    pub(super) media: Option<String>,
     /// Only tasks of this source.
     #[param(example = "kie")]
-    source: Option<String>,
+    pub(super) source: Option<String>,
     /// Only tasks whose ids begin so.
-    q: Option<String>,
+    pub(super) q: Option<String>,
     /// Only tasks whose prompts have all these words; the last may be the beginning of one.
-    words: Option<String>,
+    pub(super) words: Option<String>,
     /// Only tasks that were first heard of at this moment or after.
     #[param(format = DateTime)]
-    since: Option<String>,
+    pub(super) since: Option<String>,
     /// Only tasks that were first heard of before this moment.
     #[param(format = DateTime)]
-    until: Option<String>,
+    pub(super) until: Option<String>,
     /// Tasks on a page.
     #[param(value_type = Option<u8>, minimum = 1, maximum = 200, default = 50)]
-    limit: Option<String>,
+    pub(super) limit: Option<String>,
     /// `next_cursor` of the page before.
     #[param(inline, value_type = Option<Cursor>)]
-    cursor: Option<String>,
+    pub(super) cursor: Option<String>,
 }
 
 /// A page of tasks.
@@ -119,17 +119,7 @@ pub(super) async fn list(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query?;
-    let filter = TaskFilter {
-        state: one_of("state", query.state, &TASK_STATES)?,
-        media: one_of("media", query.media, &MEDIA)?,
-        source: query.source,
-        prefix: query.q.filter(|prefix| !prefix.is_empty()),
-        words: query.words,
-        since: moment("since", query.since.as_deref())?,
-        until: moment("until", query.until.as_deref())?,
-        before: cursor(query.cursor.as_deref())?,
-        limit: limit(query.limit.as_deref())?,
-    };
+    let filter = filter(query)?;
     let page = app.store.list_tasks(&filter).await?;
     let not_indexed = match filter.words {
         Some(_) => Some(app.store.prompts_left().await?).filter(|left| *left > 0),
@@ -142,6 +132,21 @@ pub(super) async fn list(
         not_indexed,
     };
     Ok(app.redactor().json(StatusCode::OK, &answer))
+}
+
+/// Which tasks a query means.
+pub(super) fn filter(query: ListQuery) -> Result<TaskFilter, Problem> {
+    Ok(TaskFilter {
+        state: one_of("state", query.state, &TASK_STATES)?,
+        media: one_of("media", query.media, &MEDIA)?,
+        source: query.source,
+        prefix: query.q.filter(|prefix| !prefix.is_empty()),
+        words: query.words,
+        since: moment("since", query.since.as_deref())?,
+        until: moment("until", query.until.as_deref())?,
+        before: cursor(query.cursor.as_deref())?,
+        limit: limit(query.limit.as_deref())?,
+    })
 }
 
 /// Shows one task with its outcomes and files.
@@ -447,6 +452,13 @@ pub(super) async fn delete(
 ) -> Result<StatusCode, Problem> {
     let Query(query) = query?;
     let task = find(&app, &task_id, query.source.as_deref()).await?;
+    remove(&app, task).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Deletes a task for good.
+pub(super) async fn remove(app: &App, task: TaskRecord) -> Result<(), Problem> {
+    let task_id = task.task_id.clone();
     // Spawned: once the rows are gone the files follow, whether or not the client waits.
     let work = app.clone();
     app.tasks
@@ -457,7 +469,7 @@ pub(super) async fn delete(
         .await
         .map_err(|error| Problem::internal(&error))??;
     tracing::info!(task.id = task_id, "task deleted");
-    Ok(StatusCode::NO_CONTENT)
+    Ok(())
 }
 
 /// How many downloads were queued.

@@ -22,11 +22,13 @@ mod login;
 mod overview;
 mod session;
 mod setup;
-#[cfg_attr(not(test), expect(dead_code, reason = "some are for pages that follow"))]
 mod show;
 mod spark;
+mod task;
+mod tasks;
 mod theme;
 mod throttle;
+mod told;
 mod trouble;
 mod trouble_list;
 
@@ -50,6 +52,10 @@ pub(super) fn routes(app: &App) -> Router<App> {
         .route("/", get(overview::show))
         .route("/setup", get(setup::show))
         .route("/setup/test", post(setup::test))
+        .route("/tasks", get(tasks::show))
+        .route("/tasks/{task_id}", get(task::show))
+        .route("/tasks/{task_id}/retry", post(task::retry))
+        .route("/tasks/{task_id}/delete", post(task::delete))
         .method_not_allowed_fallback(super::method_not_allowed)
         .layer(from_fn_with_state(app.clone(), access::require));
     let open = Router::new()
