@@ -92,6 +92,19 @@ pub struct Observed {
     pub about: Option<(Kind, u32)>,
 }
 
+impl Observed {
+    fn begin(observed: &mut Option<&mut Self>) {
+        if let Some(observed) = observed {
+            observed.began = Some(Instant::now());
+        }
+    }
+
+    fn passed(&mut self, verified: &Verified) {
+        self.examined = Some(Instant::now());
+        self.about = Some((verified.kind.clone(), verified.index));
+    }
+}
+
 /// What became of a callback.
 #[derive(Debug)]
 pub struct Receipt {
@@ -215,9 +228,7 @@ impl Ingest {
                 noted: self.notes_refusal(arrival.remote_addr),
             };
         };
-        if let Some(observed) = &mut arrival.observed {
-            observed.began = Some(Instant::now());
-        }
+        Observed::begin(&mut arrival.observed);
         let query = Query::parse(arrival.query);
         let examined = match self.origin(source, arrival.source, &query).await {
             Ok(origin) => self.examine((sources, source), (&query, origin), &mut arrival, received_at),
@@ -227,8 +238,7 @@ impl Ingest {
             Ok(verified) => {
                 let task_id = Some(verified.task_id.clone());
                 if let Some(observed) = &mut arrival.observed {
-                    observed.examined = Some(Instant::now());
-                    observed.about = Some((verified.kind.clone(), verified.index));
+                    observed.passed(&verified);
                 }
                 let delivery = new_delivery(arrival, received_at, Content::Verified(Box::new(verified)));
                 let recorded = self.store.record_delivery(delivery).await;
