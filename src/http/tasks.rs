@@ -99,6 +99,7 @@ struct TaskList<'a> {
     next_cursor: Option<String>,
     /// Tasks whose words cannot be found yet, in an answer about words.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 0)]
     not_indexed: Option<i64>,
 }
 

@@ -36,6 +36,10 @@ const MEANINGS: &[(&str, &str)] = &[
         "the body of the delivery is no longer kept, or was too long to be",
     ),
     ("busy", "more arrives than can be recorded"),
+    (
+        "cross_site",
+        "the request came with a session of the dashboard, and not from its own pages",
+    ),
     ("draining", "the server is shutting down"),
     (
         "duplicate_key",
@@ -125,7 +129,7 @@ const COMMON: [(&str, StatusCode, &str); 5] = [
         StatusCode::UNAUTHORIZED,
         "missing_token, bad_token",
     ),
-    ("Forbidden", StatusCode::FORBIDDEN, "loopback_only"),
+    ("Forbidden", StatusCode::FORBIDDEN, "loopback_only, cross_site"),
     ("Internal", StatusCode::INTERNAL_SERVER_ERROR, "internal"),
     ("Unavailable", StatusCode::SERVICE_UNAVAILABLE, "busy, draining"),
 ];
