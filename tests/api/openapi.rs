@@ -116,6 +116,33 @@ async fn the_document_is_open_and_everything_else_is_not() {
 }
 
 #[tokio::test]
+async fn the_page_for_people_has_every_operation_and_type_and_loads_nothing_from_elsewhere() {
+    let cdn = Cdn::start().await;
+    let server = furnished(&cdn).await;
+    let answer = server.bare(reqwest::Method::GET, "/docs").send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let page = answer.text().await.unwrap();
+    let document: Value = server.get("/openapi.json").await.fine();
+    let operations = document["paths"].as_object().unwrap().values();
+    let operations = operations.flat_map(|item| item.as_object().unwrap().values());
+    let mut names: Vec<&str> = operations
+        .map(|one| one["operationId"].as_str().unwrap())
+        .collect();
+    let types = document["components"]["schemas"].as_object().unwrap().keys();
+    names.extend(types.map(String::as_str));
+    for name in names {
+        assert!(page.contains(&format!("id=\"{name}\"")), "{name}");
+    }
+    for part in page.split("href=\"").chain(page.split("src=\"")).skip(1) {
+        let target = part.split('"').next().unwrap();
+        if let Some(name) = target.strip_prefix('#') {
+            assert!(page.contains(&format!("id=\"{name}\"")), "#{name} leads nowhere");
+        }
+        assert!(!target.contains("//"), "{target}");
+    }
+}
+
+#[tokio::test]
 async fn another_method_is_refused_with_those_that_there_are() {
     let server = TestServer::start().await;
     for (path, allowed) in [

@@ -20,6 +20,7 @@ mod assets;
 mod frame;
 mod login;
 mod overview;
+mod reference;
 mod session;
 mod setup;
 mod show;
@@ -59,6 +60,7 @@ pub(super) fn routes(app: &App) -> Router<App> {
         .method_not_allowed_fallback(super::method_not_allowed)
         .layer(from_fn_with_state(app.clone(), access::require));
     let open = Router::new()
+        .route("/docs", get(reference::show))
         .route("/login", get(login::show).post(login::sign_in))
         .route("/logout", post(login::sign_out))
         .route("/theme", post(theme::choose))

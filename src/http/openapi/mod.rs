@@ -13,6 +13,7 @@ use utoipa::openapi::{Components, RefOr};
 
 use super::{callbacks, dropin, problem};
 
+pub(super) mod page;
 mod problems;
 pub(super) mod words;
 
@@ -127,10 +128,16 @@ fn describe_credentials(components: &mut Components) {
 }
 
 fn operations(item: &PathItem) -> impl Iterator<Item = &Operation> {
+    operations_by_method(item).map(|(_, operation)| operation)
+}
+
+fn operations_by_method(item: &PathItem) -> impl Iterator<Item = (&'static str, &Operation)> {
     let PathItem {
         get, post, delete, ..
     } = item;
-    [get, post, delete].into_iter().flatten()
+    let all = [("GET", get), ("POST", post), ("DELETE", delete)];
+    all.into_iter()
+        .filter_map(|(method, one)| Some((method, one.as_ref()?)))
 }
 
 fn operations_mut(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
