@@ -10,7 +10,8 @@
 //   data-ago                     a <time> whose text says how long ago it was
 //   data-copy="TEXT"             a button that copies it
 //   <video data-src="/path">     gets its source when it comes near
-//   <body data-events="/path">   the events to listen to; data-now: the server's time when it made the page
+//   <body data-events="/path">   the events to listen to; data-seen: the id of the last one that the page shows already;
+//                                data-now: the server's time when it made the page
 "use strict";
 (() => {
   const root = document.documentElement;
@@ -203,6 +204,7 @@
   let events = null;
   let again = 0;
   let pause = 2000;
+  let seen = document.body.dataset.seen;
   function tell(state) {
     if (!dot) return;
     dot.hidden = false;
@@ -221,16 +223,20 @@
     const path = document.body.dataset.events;
     if (!path || events || document.hidden || !regions().length) return;
     let opened = false;
-    events = new EventSource(path);
+    // What came between this page and its events comes first.
+    events = new EventSource(`${path}${path.includes("?") ? "&" : "?"}last_event_id=${seen}`);
     events.addEventListener("open", () => {
       pause = 2000;
-      // What came between this page and its events, or while the line was down and no id was known.
+      // The server may be another one by now, which does not know what that id was.
       if (opened || again) wantAll();
       opened = true;
       tell("live");
     });
     for (const name of heard) {
-      events.addEventListener(name, (event) => wantWhatHeeds(name, parsed(event).task_id));
+      events.addEventListener(name, (event) => {
+        seen = event.lastEventId || seen;
+        wantWhatHeeds(name, parsed(event).task_id);
+      });
     }
     events.addEventListener("file.progress", (event) => showProgress(parsed(event)));
     events.addEventListener("reset", wantAll);

@@ -34,6 +34,8 @@ pub(super) struct Frame {
     pub(super) signed_in: bool,
     /// The events that the page's script listens to. A page about one task asks for that one's only.
     pub(super) events: String,
+    /// The last change that the page surely shows: its events go on from there.
+    pub(super) seen: i64,
 }
 
 impl Frame {
@@ -47,6 +49,8 @@ impl Frame {
             notice: Notice::of(uri),
             signed_in: false,
             events: "/v1/events".to_owned(),
+            // Before anything is read: what comes later may be shown already, and is then told once more.
+            seen: app.store.last_change(),
         }
     }
 
