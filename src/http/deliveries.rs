@@ -24,6 +24,9 @@ pub(super) struct ListQuery {
     /// Only those of which this was made.
     #[param(inline, value_type = Option<words::Verdict>)]
     verdict: Option<String>,
+    /// Only those with this reason.
+    #[param(example = "bad_signature")]
+    reason: Option<String>,
     /// Only those of this source; of one task's: which one, where two sources share the id.
     #[param(example = "kie")]
     source: Option<String>,
@@ -101,6 +104,7 @@ fn filter(query: ListQuery) -> Result<DeliveryFilter, Problem> {
     Ok(DeliveryFilter {
         task: None,
         verdict: one_of("verdict", query.verdict, &VERDICTS)?,
+        reason: query.reason,
         source: None,
         before: cursor(query.cursor.as_deref())?,
         limit: limit(query.limit.as_deref())?,
@@ -330,13 +334,13 @@ pub(super) async fn rejudged(app: &App, delivery: &DeliveryRecord) -> Result<Jud
 pub(super) struct RejectedQuery {
     /// Only those of this source.
     #[param(example = "kie")]
-    source: Option<String>,
+    pub(super) source: Option<String>,
     /// Only those that were refused for this.
     #[param(inline, value_type = Option<Reason>)]
-    reason: Option<String>,
+    pub(super) reason: Option<String>,
     /// Only those received at this moment or after.
     #[param(format = DateTime)]
-    since: Option<String>,
+    pub(super) since: Option<String>,
 }
 
 /// Judges all rejected deliveries again.

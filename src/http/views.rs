@@ -568,16 +568,16 @@ pub(super) fn remedy_of(delivery: &DeliveryRecord, sources: &Sources) -> Option<
 }
 
 /// A body without secrets: as text where it is text (unpacked, if it came packed), else in Base64.
-#[derive(Default)]
-struct Shown {
-    text: Option<String>,
-    base64: Option<String>,
-    truncated: bool,
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    pub(super) text: Option<String>,
+    pub(super) base64: Option<String>,
+    pub(super) truncated: bool,
 }
 
 impl Shown {
     /// At most so many bytes of it. Where the store cut it already, it has fewer than `body_bytes`.
-    fn of(delivery: &DeliveryRecord, most: usize, redactor: &Redactor) -> Self {
+    pub(super) fn of(delivery: &DeliveryRecord, most: usize, redactor: &Redactor) -> Self {
         let Some(raw) = &delivery.body else {
             return Self::default();
         };

@@ -16,7 +16,7 @@ use crate::config::{Live, Secret, Source, SourceName};
 use crate::provider::encoding::decoded;
 use crate::provider::payload::Document;
 use crate::provider::rules::Verdict;
-use crate::provider::signature::{self, SignatureError, Signed};
+use crate::provider::signature::{self, Signed};
 use crate::provider::{Kind, TaskId};
 use crate::store::record::{
     Binding, Content, MAX_KEPT_BODY, NewDelivery, Recorded, Reference, UrlSaid, Verified, Via,
@@ -375,9 +375,9 @@ impl Ingest {
     /// A callback that is only too late was sent by the provider once, or by somebody who kept one: what it says is not
     /// believed, but whether there is news of its task can be asked.
     async fn ask_after_stale(&self, refusal: &Refusal, (source, task_id): (&str, &TaskId), query: &Query) {
-        let Refusal::Signature(SignatureError::Stale { mac_valid: true, .. }) = refusal else {
+        if !refusal.is_only_late() {
             return;
-        };
+        }
         let (Ok(kind), Ok(index)) = (query.kind(), query.index()) else {
             return;
         };

@@ -67,6 +67,14 @@ impl Refusal {
         }
     }
 
+    /// Whether it was sent by the provider once, and only the time is wrong.
+    pub(super) fn is_only_late(&self) -> bool {
+        matches!(
+            self,
+            Self::Signature(SignatureError::Stale { mac_valid: true, .. })
+        )
+    }
+
     /// Whether the refused delivery is kept for people to look at: it is, where the sender was at fault.
     pub fn is_recorded(&self) -> bool {
         !matches!(

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::{Arrival, Ingest, Memory, Origin, Query, Refusal, new_delivery};
 use crate::clock::{Millis, millis};
 use crate::config::Source;
+use crate::provider::TaskId;
 use crate::provider::rules::Verdict;
 use crate::store::StoreError;
 use crate::store::record::{Again, Content, NewDelivery, Recorded, Verified};
@@ -59,6 +60,15 @@ impl Refused {
         Self {
             reason,
             detail: detail.to_owned(),
+        }
+    }
+}
+
+impl From<&Refusal> for Refused {
+    fn from(refusal: &Refusal) -> Self {
+        Self {
+            reason: refusal.reason(),
+            detail: refusal.to_string(),
         }
     }
 }
@@ -112,6 +122,8 @@ enum Voucher {
 /// Why a delivery is not recorded now.
 enum Hindrance {
     Refused(Refused),
+    /// Refused because of its time alone, and about this task.
+    Late(Refusal, TaskId),
     /// Nothing can be judged at the moment.
     Store(StoreError),
 }
@@ -122,10 +134,7 @@ impl From<Refusal> for Hindrance {
             Refusal::Busy => Self::Store(StoreError::Busy),
             Refusal::Draining => Self::Store(StoreError::Closed),
             Refusal::StoreUnavailable(error) => Self::Store(error),
-            refusal => Self::Refused(Refused {
-                reason: refusal.reason(),
-                detail: refusal.to_string(),
-            }),
+            refusal => Self::Refused(Refused::from(&refusal)),
         }
     }
 }
@@ -145,14 +154,9 @@ impl Ingest {
         let Some(row) = self.store.rejected_delivery(id).await? else {
             return self.what_it_is(id).await;
         };
-        let rooms = self.rooms();
-        let lacks_token = match self.examine_again(&row, Voucher::Url, &rooms).await {
-            Ok(_) => false,
-            Err(Hindrance::Refused(refused)) => is_about_token(refused.reason),
-            Err(Hindrance::Store(error)) => return Err(error),
-        };
-        if lacks_token {
-            return self.judge(&row, Voucher::Person, &rooms).await;
+        let refused = self.would_be_refused(&row).await?;
+        if refused.is_some_and(|refused| is_about_token(refused.reason)) {
+            return self.judge(&row, Voucher::Person, &self.rooms()).await;
         }
         Ok(Judged::Refused(Refused::new(
             "not_a_conflict",
@@ -161,6 +165,23 @@ impl Ingest {
                 row.reason
             ),
         )))
+    }
+
+    /// For which reason a rejected delivery would stay so if it was judged now; `None` if it would pass, or is not rejected.
+    pub async fn preview(&self, id: i64) -> Result<Option<Refused>, StoreError> {
+        match self.store.rejected_delivery(id).await? {
+            Some(row) => self.would_be_refused(&row).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn would_be_refused(&self, row: &RejectedDelivery) -> Result<Option<Refused>, StoreError> {
+        match self.examine_again(row, Voucher::Url, &self.rooms()).await {
+            Ok(_) => Ok(None),
+            Err(Hindrance::Refused(refused)) => Ok(Some(refused)),
+            Err(Hindrance::Late(refusal, _)) => Ok(Some(Refused::from(&refusal))),
+            Err(Hindrance::Store(error)) => Err(error),
+        }
     }
 
     /// Judges all rejected deliveries again that are there now and pass the filter, in the order of their arrival and some at a
@@ -211,6 +232,11 @@ impl Ingest {
         let delivery = match self.examine_again(row, voucher, rooms).await {
             Ok(delivery) => delivery,
             Err(Hindrance::Refused(refused)) => return Ok(Judged::Refused(refused)),
+            Err(Hindrance::Late(refusal, task_id)) => {
+                let source = (row.source.as_str(), &task_id);
+                self.ask_after_stale(&refusal, source, &query_of(row)).await;
+                return Ok(Judged::Refused(Refused::from(&refusal)));
+            }
             Err(Hindrance::Store(error)) => return Err(error),
         };
         Ok(match self.store.reverify_delivery(delivery).await? {
@@ -266,13 +292,10 @@ impl Ingest {
         );
         let verified = match examined {
             Ok(verified) => bound_for_long(verified, self.clock.now()),
-            Err((refusal, task_id)) => {
-                if let Some(task_id) = task_id.filter(|_| source.api_key.is_some()) {
-                    self.ask_after_stale(&refusal, (&row.source, &task_id), &query)
-                        .await;
-                }
-                return Err(refusal.into());
+            Err((refusal, Some(task_id))) if refusal.is_only_late() && source.api_key.is_some() => {
+                return Err(Hindrance::Late(refusal, task_id));
             }
+            Err((refusal, _)) => return Err(refusal.into()),
         };
         // Only what it unpacked to was charged, and that is gone.
         arrival.room = rooms.room();

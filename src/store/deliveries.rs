@@ -48,6 +48,8 @@ pub struct DeliveryFilter {
     pub task: Option<i64>,
     /// Only of this verdict.
     pub verdict: Option<String>,
+    /// Only those with this reason.
+    pub reason: Option<String>,
     /// Only of this source.
     pub source: Option<String>,
     /// Only rows before this one.
@@ -69,6 +71,7 @@ impl Store {
             .bind(filter.limit + 1)
             .bind(filter.task)
             .bind(&filter.verdict)
+            .bind(&filter.reason)
             .fetch_all(&self.readers)
             .await?;
         let more = cut(&mut rows, filter.limit);
@@ -83,7 +86,8 @@ impl Store {
     /// The last row a page may examine where it walks all deliveries and leaves some out; the partial indexes need no such
     /// bound.
     async fn deliveries_floor(&self, filter: &DeliveryFilter, before: i64) -> Result<i64, StoreError> {
-        match (filter.task, filter.verdict.as_deref(), &filter.source) {
+        let leaves_out = filter.source.as_ref().or(filter.reason.as_ref());
+        match (filter.task, filter.verdict.as_deref(), leaves_out) {
             (Some(_), _, _) | (_, Some("conflict" | "rejected"), _) | (_, None, None) => Ok(i64::MIN),
             _ => self.floor(NEWEST, before).await,
         }
@@ -116,7 +120,8 @@ fn page_statement(filter: &DeliveryFilter) -> &'static str {
                         d.remote_addr, d.headers, substr(COALESCE(d.body, o.body), 1, $4) AS bytes,
                         length(COALESCE(d.body, o.body)) AS body_bytes
                  FROM deliveries d LEFT JOIN deliveries o ON o.id = d.body_of
-                 WHERE d.id < $1 AND d.id >= $2 AND ($3 IS NULL OR d.source = $3) AND ",
+                 WHERE d.id < $1 AND d.id >= $2 AND ($3 IS NULL OR d.source = $3)
+                   AND ($8 IS NULL OR d.reason = $8) AND ",
                 $condition,
                 " ORDER BY d.id DESC LIMIT $5"
             )

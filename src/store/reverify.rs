@@ -48,6 +48,23 @@ pub struct RejectedFilter {
     pub since: Option<Millis>,
 }
 
+/// Rejected deliveries of a source with the same reason.
+#[derive(Debug, Clone)]
+pub struct RejectedGroup {
+    /// The source's name.
+    pub source: String,
+    /// Why they were refused.
+    pub reason: String,
+    /// How many are kept.
+    pub count: i64,
+    /// How many of them came lately.
+    pub recent: i64,
+    /// When the newest came.
+    pub newest_at: Millis,
+    /// The kept headers of that one, a JSON object.
+    pub headers: String,
+}
+
 /// What a rejected delivery became that was judged again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reverified {
@@ -103,6 +120,30 @@ impl Store {
         .fetch_all(&self.readers)
         .await?;
         Ok(rows.iter().map(rejected_delivery).collect::<Result<_, _>>()?)
+    }
+
+    /// What is rejected, by source and reason, the most frequent since `lately` first. It looks at the whole ring.
+    pub async fn rejected_groups(&self, lately: Millis) -> Result<Vec<RejectedGroup>, StoreError> {
+        // Of bare columns beside one `max`, SQLite takes the row that has it.
+        let rows = sqlx::query(
+            "SELECT source, reason, count(*) AS count, sum(received_at >= $1) AS recent, headers, max(received_at) AS newest_at
+             FROM deliveries WHERE verdict = 'rejected'
+             GROUP BY source, reason ORDER BY recent DESC, count DESC, newest_at DESC",
+        )
+        .bind(lately)
+        .fetch_all(&self.readers)
+        .await?;
+        let group = |row: &SqliteRow| {
+            Ok(RejectedGroup {
+                source: row.try_get("source")?,
+                reason: row.try_get("reason")?,
+                count: row.try_get("count")?,
+                recent: row.try_get("recent")?,
+                newest_at: row.try_get("newest_at")?,
+                headers: row.try_get("headers")?,
+            })
+        };
+        Ok(rows.iter().map(group).collect::<Result<_, sqlx::Error>>()?)
     }
 
     /// The newest rejected delivery; 0 if there is none.

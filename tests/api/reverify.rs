@@ -367,6 +367,108 @@ async fn only_what_was_asked_for_is_judged_again() {
     assert_eq!(bad.problem(), (400, "bad_request".to_owned()));
 }
 
+async fn page(server: &TestServer, path: &str) -> String {
+    let answer = server.get_with(path, &[("accept", "text/html")]).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.text()
+}
+
+/// What a form leads to.
+async fn sent(server: &TestServer, path: &str, form: &str) -> (u16, String) {
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy();
+    let request = client
+        .build()
+        .unwrap()
+        .post(format!("http://{}{path}", server.addr))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(form.to_owned());
+    let answer = Answer::of(request).await;
+    (answer.status.as_u16(), answer.header("location").to_owned())
+}
+
+#[tokio::test]
+async fn the_pages_say_what_was_turned_away_and_have_it_judged_again() {
+    let (server, _) = server_of(WRONG).await;
+    for task in ["t1", "t2"] {
+        refused(&server, "kie", &failure(task), "bad_signature").await;
+    }
+    let list = page(&server, "/deliveries").await;
+    assert!(
+        list.contains("2 turned away") && list.contains("sources.kie.hmac_keys"),
+        "{list}"
+    );
+    let one = page(&server, "/deliveries/1").await;
+    assert!(
+        one.contains("still be refused as <code>bad_signature</code>"),
+        "{one}"
+    );
+    let still = sent(&server, "/deliveries/1/reverify", "").await;
+    assert_eq!(still, (303, "/deliveries/1?notice=still_rejected".to_owned()));
+
+    server.take_over(RIGHT);
+    let one = page(&server, "/deliveries/1").await;
+    assert!(one.contains("it passes"), "{one}");
+    assert_eq!(
+        delivery(&server, 1).await["verdict"],
+        "rejected",
+        "looking changes nothing"
+    );
+    let good = sent(&server, "/deliveries/1/reverify", "").await;
+    assert_eq!(good, (303, "/deliveries/1?notice=reverified".to_owned()));
+    let (status, led_to) = sent(&server, "/deliveries/reverify", "source=kie&reason=bad_signature").await;
+    assert_eq!(
+        (status, led_to.as_str()),
+        (303, "/deliveries?accepted=1&duplicate=0&conflict=0&rejected=0")
+    );
+    let told = page(&server, &led_to).await;
+    assert!(
+        told.contains("1 verified again:") && !told.contains("turned away"),
+        "{told}"
+    );
+    let rows = page(
+        &server,
+        "/deliveries?verdict=accepted&source=kie&reason=reverified",
+    )
+    .await;
+    assert_eq!(rows.matches("data-key=").count(), 2, "{rows}");
+}
+
+#[tokio::test]
+async fn a_conflict_shows_both_claims_and_hostile_data_stays_text() {
+    let (server, _) = server_of(RIGHT).await;
+    let evil = "<script>alert(1)</script>\u{202e}\"><img src=x onerror=alert(2)>";
+    let stands = success("t1", &["https://cdn.invalid/stands.mp4".to_owned()]);
+    let mut other = success("t1", &[format!("https://cdn.invalid/{evil}.mp4")]);
+    other["msg"] = json!(evil);
+    other[evil] = json!(evil);
+    server.callback(&stands).signed_at(KEY, NOW).send().await.taken();
+    server
+        .callback(&other)
+        .signed_at(KEY, NOW + 1)
+        .send()
+        .await
+        .taken();
+    let shown = page(&server, "/deliveries/2").await;
+    assert!(
+        !shown.contains("<script>alert") && !shown.contains("<img src=x"),
+        "{shown}"
+    );
+    for expected in [
+        "Two claims",
+        "https://cdn.invalid/stands.mp4",
+        "Believe this delivery",
+    ] {
+        assert!(shown.contains(expected), "{expected}: {shown}");
+    }
+    let marked = "covered by the signature\">&#34;t1&#34;</mark>";
+    assert_eq!(shown.matches(marked).count(), 1, "{shown}");
+    let accepted = sent(&server, "/deliveries/2/accept", "").await;
+    assert_eq!(accepted, (303, "/deliveries/2?notice=accepted".to_owned()));
+    assert_eq!(sent(&server, "/deliveries/99/accept", "").await.0, 404);
+}
+
 /// So many rejected rows of `kie`, of which every tenth is signed with the right key.
 fn ring_of(count: i64) -> &'static str {
     let mut rows = String::new();

@@ -95,12 +95,14 @@ pub(super) enum Notice {
     ReverifiedAll,
     /// A rejected delivery was judged again, and is still none.
     StillRejected,
+    /// A rejected delivery was believed on somebody's word, or judged again, and contradicts what stands.
+    InConflict,
     /// The session is over.
     SignedOut,
 }
 
 impl Notice {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Retried,
         Self::NothingToRetry,
         Self::Deleted,
@@ -108,6 +110,7 @@ impl Notice {
         Self::Reverified,
         Self::ReverifiedAll,
         Self::StillRejected,
+        Self::InConflict,
         Self::SignedOut,
     ];
 
@@ -127,6 +130,7 @@ impl Notice {
             Self::Reverified => "reverified",
             Self::ReverifiedAll => "reverified_all",
             Self::StillRejected => "still_rejected",
+            Self::InConflict => "in_conflict",
             Self::SignedOut => "signed_out",
         }
     }
@@ -139,7 +143,7 @@ impl Notice {
             Self::Deleted => {
                 "The task, its records and its files are gone. Late callbacks will not bring it back."
             }
-            Self::Accepted => "The conflict is settled in favour of this delivery.",
+            Self::Accepted => "This delivery is believed from now on.",
             Self::Reverified => "The delivery was judged again and is good now.",
             Self::ReverifiedAll => {
                 "The rejected deliveries were judged again. Those still listed as rejected are."
@@ -147,13 +151,17 @@ impl Notice {
             Self::StillRejected => {
                 "The delivery was judged again and is still rejected; its reason says why."
             }
+            Self::InConflict => "The delivery passed, and contradicts what stands: nothing was fetched.",
             Self::SignedOut => "You are signed out.",
         }
     }
 
     /// Whether it is what was hoped for.
     pub(super) fn is_good(self) -> bool {
-        !matches!(self, Self::NothingToRetry | Self::StillRejected)
+        !matches!(
+            self,
+            Self::NothingToRetry | Self::StillRejected | Self::InConflict
+        )
     }
 }
 

@@ -17,6 +17,9 @@ use super::problem::Problem;
 use super::{App, access};
 
 mod assets;
+mod deliveries;
+mod delivery;
+mod delivery_body;
 mod frame;
 mod login;
 mod overview;
@@ -57,6 +60,11 @@ pub(super) fn routes(app: &App) -> Router<App> {
         .route("/tasks/{task_id}", get(task::show))
         .route("/tasks/{task_id}/retry", post(task::retry))
         .route("/tasks/{task_id}/delete", post(task::delete))
+        .route("/deliveries", get(deliveries::list))
+        .route("/deliveries/reverify", post(deliveries::reverify_all))
+        .route("/deliveries/{id}", get(delivery::show))
+        .route("/deliveries/{id}/accept", post(delivery::accept))
+        .route("/deliveries/{id}/reverify", post(delivery::reverify))
         .method_not_allowed_fallback(super::method_not_allowed)
         .layer(from_fn_with_state(app.clone(), access::require));
     let open = Router::new()

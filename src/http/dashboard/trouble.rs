@@ -97,7 +97,8 @@ fn told_as_page(frame: Frame, told: Told) -> Response {
     let title = match told.status {
         StatusCode::NOT_FOUND => "Nothing here",
         StatusCode::FORBIDDEN => "Not from here",
-        StatusCode::CONFLICT => "More than one",
+        StatusCode::CONFLICT if told.code == "ambiguous_source" => "More than one",
+        StatusCode::CONFLICT => "Not as it stands",
         status if status.is_client_error() => "That was not understood",
         _ => "Something failed",
     };
