@@ -164,6 +164,30 @@ pub(super) struct Delivery {
     pub(super) headers: serde_json::Map<String, serde_json::Value>,
     pub(super) body: Option<String>,
     pub(super) body_base64: Option<String>,
+    pub(super) remedy: Option<String>,
+}
+
+/// What became of a rejected delivery.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Reverified {
+    pub(super) verdict: String,
+    pub(super) reason: Option<String>,
+    pub(super) detail: Option<String>,
+    pub(super) remedy: Option<String>,
+    pub(super) already: bool,
+    pub(super) queued: u64,
+}
+
+/// What became of many.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Judged {
+    pub(super) examined: u64,
+    pub(super) accepted: u64,
+    pub(super) duplicate: u64,
+    pub(super) conflict: u64,
+    pub(super) still_rejected: std::collections::BTreeMap<String, u64>,
 }
 
 /// The answer to `retry`.

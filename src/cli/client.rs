@@ -62,7 +62,7 @@ pub(super) enum ClientError {
         detail: String,
     },
     /// The server said no.
-    #[error("{detail} ({code}){}", advice(*status))]
+    #[error("{detail} ({code}){}", advice(*status, code))]
     Refused {
         /// The HTTP status.
         status: StatusCode,
@@ -81,12 +81,12 @@ pub(super) enum ClientError {
     },
 }
 
-fn advice(status: StatusCode) -> &'static str {
+fn advice(status: StatusCode, code: &str) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             "; give one of the server's api.tokens by --token or REELHOOK_API_TOKEN"
         }
-        StatusCode::CONFLICT => "; --source chooses between sources",
+        StatusCode::CONFLICT if code == "ambiguous_source" => "; --source chooses between sources",
         _ => "",
     }
 }
@@ -213,6 +213,11 @@ impl Server {
 
     pub(super) async fn post(&self, path: &[&str]) -> Result<Answer, ClientError> {
         self.send(Method::POST, self.url(path, &[]), PATIENCE).await
+    }
+
+    /// One that the server may take its time to carry out.
+    pub(super) async fn post_within(&self, url: Url, wait: Duration) -> Result<Answer, ClientError> {
+        self.send(Method::POST, url, PATIENCE + wait).await
     }
 
     /// A request with a JSON body.

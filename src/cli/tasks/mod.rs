@@ -81,7 +81,7 @@ const NOTE: usize = 100;
 
 /// A moment, or a distance from now.
 #[derive(Debug, Clone, Copy)]
-enum When {
+pub(super) enum When {
     At(Millis),
     Ago(Millis),
 }
@@ -100,7 +100,8 @@ impl std::str::FromStr for When {
 }
 
 impl When {
-    fn rfc3339(self, now: Millis) -> String {
+    /// As the server wants it.
+    pub(super) fn rfc3339(self, now: Millis) -> String {
         rfc3339(match self {
             Self::At(at) => at,
             Self::Ago(ago) => now.saturating_sub(ago),

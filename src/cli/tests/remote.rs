@@ -289,7 +289,14 @@ async fn deliveries_are_listed_shown_and_accepted() {
         "verdict":"conflict","reason":"signature_reused","kind":"video","index":0,"remote_addr":"203.0.113.9",
         "headers":{"content-type":"application/json"},"body":"{\"code\":200}\n\u001b"}"#;
     let page = format!("{{\"deliveries\":[{delivery}],\"next_cursor\":null}}");
-    let server = FakeServer::start(vec![(200, &page), (200, &page), (200, delivery), (200, "{}")]).await;
+    let server = FakeServer::start(vec![
+        (200, &page),
+        (200, &page),
+        (200, delivery),
+        (200, delivery),
+        (200, "{}"),
+    ])
+    .await;
     let shell = at(&server);
     let ended = shell.run("deliveries list --verdict conflict").await;
     assert!(
@@ -319,7 +326,68 @@ async fn deliveries_are_listed_shown_and_accepted() {
         "GET /v1/deliveries?limit=50&verdict=conflict",
         "GET /v1/tasks/veo_1/deliveries?limit=50",
         "GET /v1/deliveries/d1",
+        "GET /v1/deliveries/d1",
         "POST /v1/deliveries/d1/accept",
+    ];
+    assert_eq!(server.lines(), expected);
+}
+
+const NO_TOKEN: &str = r#"{"id":"7","task_id":"veo_1","source":"kie","via":"callback","verdict":"rejected",
+    "reason":"bad_token","remedy":"Give the provider the right URL.","headers":{"x-webhook-signature":"s"},
+    "body":"{\"code\":200,\"data\":{\"taskId\":\"veo_1\"}}"}"#;
+
+#[tokio::test]
+async fn nobody_answers_for_a_wrong_token_without_being_asked() {
+    let server = FakeServer::start(vec![(200, NO_TOKEN)]).await;
+    let ended = at(&server).run("deliveries accept 7").await;
+    assert_eq!(ended.exit, Exit::Usage, "{ended:?}");
+    assert_eq!(server.lines(), ["GET /v1/deliveries/7"]);
+    assert_eq!(
+        at(&server).run("deliveries accept 7 --yes").await.exit,
+        Exit::Fine
+    );
+    assert_eq!(server.lines()[1], "POST /v1/deliveries/7/accept");
+    let shown = at(&server).run("deliveries show 7").await.out;
+    for expected in [
+        "to do       Give the provider the right URL.\n",
+        "signed      the task id",
+        "\n  \"data\": {\n    \"taskId\": \"veo_1\"\n",
+    ] {
+        assert!(shown.contains(expected), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn rejected_deliveries_are_verified_again_one_or_all() {
+    let good = r#"{"id":"1","verdict":"accepted","reason":"reverified","already":false,"queued":2}"#;
+    let still = r#"{"id":"2","verdict":"rejected","reason":"stale","detail":"too old","remedy":"Look.","already":false}"#;
+    let all =
+        r#"{"examined":37,"accepted":31,"duplicate":4,"conflict":0,"still_rejected":{"bad_signature":2}}"#;
+    let server = FakeServer::start(vec![(200, good), (200, still), (200, all)]).await;
+    let ended = at(&server).run("deliveries reverify 1 2").await;
+    assert_eq!(ended.exit, Exit::Failed, "{ended:?}");
+    assert_eq!(
+        ended.out,
+        "1  accepted  2 files to fetch\n2  rejected  stale: too old\n    Look.\n"
+    );
+    let ended = at(&server)
+        .run("deliveries reverify --all --source kie --reason bad_signature --since 2h")
+        .await;
+    assert_eq!(ended.exit, Exit::Fine, "{ended:?}");
+    for expected in [
+        "37 verified again",
+        "accepted    31",
+        "duplicate   4",
+        "rejected    2 still: bad_signature",
+    ] {
+        assert!(ended.out.contains(expected), "{}", ended.out);
+    }
+    assert!(!ended.out.contains("conflict"), "{}", ended.out);
+    let query = "reason=bad_signature&since=2026-11-21T07%3A30%3A00.000Z&source=kie";
+    let expected = [
+        "POST /v1/deliveries/1/reverify".to_owned(),
+        "POST /v1/deliveries/2/reverify".to_owned(),
+        format!("POST /v1/deliveries/reverify?{query}"),
     ];
     assert_eq!(server.lines(), expected);
 }

@@ -42,6 +42,7 @@ pub(super) use throttle::Throttle;
 pub(super) use trouble::no_page;
 
 use frame::Notice;
+pub(crate) use show::pretty;
 
 /// What a page of ours may load and do. Nothing leaves the origin, and nothing that a page shows can run.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'; \

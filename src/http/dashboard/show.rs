@@ -179,7 +179,7 @@ impl fmt::Display for Copy<'_> {
 
 /// JSON with a line for each member, in its own order and with its own spelling of numbers: it is evidence. What is no
 /// JSON stays as it is, and so does what is nested too deeply to be read.
-pub(super) fn pretty(text: &str) -> String {
+pub(crate) fn pretty(text: &str) -> String {
     if serde_json::from_str::<&serde_json::value::RawValue>(text).is_err() {
         return text.to_owned();
     }
