@@ -6,12 +6,14 @@ use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::App;
 use super::openapi::words::Wrong;
 use super::problem::Problem;
+use super::tasks::object;
 use crate::clock::rfc3339;
 use crate::scrub::{BeginError, Progress};
 use crate::store::StoreError;
@@ -140,9 +142,11 @@ pub(super) struct ScrubSummary {
 )]
 pub(super) async fn begin(
     State(app): State<App>,
-    body: Result<Json<Begin>, JsonRejection>,
+    body: Result<Json<Box<RawValue>>, JsonRejection>,
 ) -> Result<Response, Problem> {
-    let Json(Begin { repair }) = body?;
+    let Json(body) = body?;
+    let bad = |error| Problem::bad_request(format!("how to scrub is malformed: {error}"));
+    let Begin { repair } = object(&body).map_err(bad)?;
     let orders = Orders {
         background: false,
         repair,

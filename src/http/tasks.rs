@@ -8,7 +8,7 @@ use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::de::Error as _;
+use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use utoipa::openapi::schema::{ArrayBuilder, OneOfBuilder};
@@ -388,15 +388,24 @@ fn parse_expected(body: &RawValue) -> Result<(Vec<Expected>, bool), Problem> {
         |error: serde_json::Error| Problem::bad_request(format!("a task to expect is malformed: {error}"));
     let text = body.get();
     if !text.starts_with('[') {
-        return Ok((vec![serde_json::from_str(text).map_err(bad)?], true));
+        return Ok((vec![object(body).map_err(bad)?], true));
     }
-    let many: Vec<Expected> = serde_json::from_str(text).map_err(bad)?;
+    let many: Vec<Box<RawValue>> = serde_json::from_str(text).map_err(bad)?;
     if many.is_empty() || many.len() > MAX_EXPECTED {
         return Err(Problem::bad_request(format!(
             "send 1 to {MAX_EXPECTED} tasks at a time"
         )));
     }
-    Ok((many, false))
+    let many = many.iter().map(|one| object(one).map_err(bad));
+    Ok((many.collect::<Result<_, _>>()?, false))
+}
+
+/// Reads an object. As serde would have it, an array of its fields in their order would do.
+pub(super) fn object<T: DeserializeOwned>(json: &RawValue) -> Result<T, serde_json::Error> {
+    if !json.get().starts_with('{') {
+        return Err(serde_json::Error::custom("an object is expected"));
+    }
+    serde_json::from_str(json.get())
 }
 
 fn expectation(app: &App, expected: Expected) -> Result<Expectation, Problem> {

@@ -179,3 +179,20 @@ async fn a_whole_number_may_be_written_with_a_point() {
         assert_eq!(answer.status, status, "{task}");
     }
 }
+
+#[tokio::test]
+async fn an_array_is_no_object() {
+    let server = TestServer::start().await;
+    for (path, body) in [
+        ("/v1/scrub", json!([])),
+        ("/v1/scrub", json!([true])),
+        ("/v1/tasks", json!([["t1"]])),
+        (
+            "/v1/tasks",
+            json!([["t1", "kie", "video", 0, null, null, "later"]]),
+        ),
+    ] {
+        assert_eq!(server.post(path, &body).await.status, 400, "{path} {body}");
+    }
+    assert_eq!(server.post("/v1/scrub", &json!({})).await.status, 202);
+}
