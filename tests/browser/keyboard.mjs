@@ -12,6 +12,8 @@ export async function walk(page, { most = 400 }) {
     await page.keyboard.press("Tab");
     const at = await page.evaluate(standing);
     if (!at) return reached;
+    // A player has stops of its own inside.
+    if (reached.at(-1)?.number === at.number) continue;
     if (reached.some(({ number }) => number === at.number)) return reached;
     reached.push(at);
   }

@@ -75,7 +75,6 @@ impl Page {
         self.order("fill", json!({ "label": label, "text": text })).await;
     }
 
-    #[expect(dead_code, reason = "for tests that follow")]
     pub(crate) async fn choose(&self, label: &str, option: &str) {
         self.order("choose", json!({ "label": label, "option": option }))
             .await;
@@ -96,13 +95,11 @@ impl Page {
     }
 
     /// Waits until there is no such element.
-    #[expect(dead_code, reason = "for tests that follow")]
     pub(crate) async fn see_none(&self, selector: &str) {
         self.order("seeNone", json!({ "selector": selector })).await;
     }
 
     /// All text that is to be seen.
-    #[expect(dead_code, reason = "for tests that follow")]
     pub(crate) async fn text(&self) -> String {
         self.order("text", json!({}))
             .await
@@ -134,13 +131,19 @@ impl Page {
 
     /// No part of the page sticks out, and everybody can use it.
     pub(crate) async fn assert_sound(&self, what: &str) {
+        assert_eq!(self.faults().await, Vec::<String>::new(), "{what}");
+    }
+
+    /// What sticks out, and what somebody cannot use.
+    pub(crate) async fn faults(&self) -> Vec<String> {
         let overflow = self.order("overflow", json!({})).await;
-        assert!(
-            overflow.is_null(),
-            "{what} is wider than the window by {overflow}"
-        );
+        let wide = overflow
+            .as_str()
+            .map(|by| format!("wider than the window by {by}"));
         let faults = self.order("audit", json!({})).await;
-        assert_eq!(faults, json!([]), "{what}");
+        let faults = faults.as_array().expect("a list").iter();
+        let faults = faults.map(|fault| fault.as_str().expect("text").to_owned());
+        wide.into_iter().chain(faults).collect()
     }
 
     /// Ends it: it complained of nothing, ran nothing foreign, asked nobody else.

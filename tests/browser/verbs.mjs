@@ -125,3 +125,14 @@ function named(page, role, name) {
 export async function allowClipboard(_page, _how, { context }) {
   await context.grantPermissions(["clipboard-read", "clipboard-write"]);
 }
+
+// To the end and back, so that what loads when it comes near does.
+export async function scroll(page) {
+  await page.evaluate(async () => {
+    for (let at = 0; at < document.body.scrollHeight; at += innerHeight) {
+      scrollTo(0, at);
+      await new Promise((resolve) => setTimeout(resolve, 60));
+    }
+    scrollTo(0, 0);
+  });
+}
