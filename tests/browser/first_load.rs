@@ -16,7 +16,13 @@ async fn the_first_load_is_small_and_nothing_holds_it_up_but_the_style_sheet() {
     let world = World::start().await;
     fill(&world).await;
     let mut table = String::from("\nfirst load         bytes  requests  ready\n");
-    for path in ["/", "/tasks", "/tasks?view=table", "/tasks/stored-1"] {
+    for path in [
+        "/",
+        "/tasks",
+        "/tasks?view=table",
+        "/tasks/stored-1",
+        "/deliveries",
+    ] {
         let Some(page) = Page::open(world.server.addr, DESK).await else {
             return;
         };

@@ -1,5 +1,6 @@
 //! The dashboard in a real browser: what people see, click and type, against a real server.
 
+mod deliveries;
 mod driver;
 mod every_page;
 mod failures;

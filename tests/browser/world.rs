@@ -13,7 +13,7 @@ const IMAGE: &str =
 const ODD: &str = "\u{202e}txet desrever \u{200b}\u{feff}\u{2028}\u{0}\u{1b}[31m {{ 7*7 }} ${7*7}";
 
 /// Every page there is, of the server below.
-pub(crate) const PAGES: [&str; 9] = [
+pub(crate) const PAGES: [&str; 12] = [
     "/",
     "/tasks",
     "/tasks?view=table",
@@ -21,6 +21,9 @@ pub(crate) const PAGES: [&str; 9] = [
     "/tasks/stored-1",
     "/tasks/failed-1",
     "/tasks/hostile-1",
+    "/deliveries",
+    "/deliveries?verdict=rejected",
+    "/deliveries/1",
     "/setup",
     "/no/such/page",
 ];
