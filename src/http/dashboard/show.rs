@@ -97,7 +97,6 @@ impl fmt::Display for Bytes {
 }
 
 /// How long something took or plays, from milliseconds.
-#[cfg_attr(not(test), expect(dead_code, reason = "for pages that follow"))]
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Took(pub(super) Millis);
 
