@@ -19,7 +19,7 @@ pub mod traces;
 use line::{Line, LineFields};
 use output::Output;
 
-pub use meter::{Counter, Counts, Distribution, Entered, Histogram, Level};
+pub use meter::{Counter, Counts, Distribution, Histogram};
 pub use output::Guard;
 pub use process::{Disk, Process};
 pub use pulse::{Beat, MINUTES, Minute, Pulse};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::config::Live;
 use crate::provider::rules::Verdict;
-use crate::telemetry::{Beat, Counter, Counts, Histogram, Level, Pulse};
+use crate::telemetry::{Beat, Counter, Counts, Histogram, Pulse};
 
 /// Upper bounds of the buckets of microseconds that an acknowledgement takes. A provider waits fifteen seconds.
 const MICROS: &[u64] = &[
@@ -53,8 +53,6 @@ pub(super) struct Meters {
     unknown: Arc<OfSource>,
     /// How long callbacks that were answered 200 took, from the end of their heads to the answer.
     pub(super) acks: Histogram,
-    /// Readers of live events.
-    pub(super) event_readers: Level,
     /// Stored files that could not be read for somebody.
     pub(super) unserved: Counter,
 }
@@ -100,7 +98,6 @@ impl Meters {
             sources: Live::new(BTreeMap::new()),
             unknown: OfSource::nothing(),
             acks: Histogram::of_durations(MICROS),
-            event_readers: Level::default(),
             unserved: Counter::default(),
         }
     }

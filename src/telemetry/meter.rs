@@ -1,6 +1,5 @@
 //! What counts: counters, levels and distributions that cost an atomic addition or two, and neither lock nor allocate.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -46,33 +45,6 @@ impl Counts {
     /// All words, each with how many so far.
     pub fn now(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         self.0.iter().copied().zip(self.1.iter().map(Counter::now))
-    }
-}
-
-/// How many there are at the moment. Clones share the count.
-#[derive(Debug, Clone, Default)]
-pub struct Level(Arc<AtomicU64>);
-
-impl Level {
-    /// One more, until the result is dropped.
-    pub fn enter(&self) -> Entered {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Entered(Arc::clone(&self.0))
-    }
-
-    /// How many there are.
-    pub fn now(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// One of those that a [`Level`] counts.
-#[derive(Debug)]
-pub struct Entered(Arc<AtomicU64>);
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -191,16 +163,5 @@ mod tests {
         counts.increment("what the next version says");
         counts.increment("other");
         assert!(counts.now().eq([("stale", 1), ("other", 2)]));
-    }
-
-    #[test]
-    fn a_level_counts_those_who_are_there() {
-        let level = Level::default();
-        let (first, second) = (level.enter(), level.clone().enter());
-        assert_eq!(level.now(), 2);
-        drop(first);
-        assert_eq!(level.now(), 1);
-        drop(second);
-        assert_eq!(level.now(), 0);
     }
 }

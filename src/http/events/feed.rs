@@ -108,7 +108,8 @@ impl Feed {
         let _ = self.messages.send(message);
     }
 
-    fn readers(&self) -> usize {
+    /// How many follow.
+    pub(in crate::http) fn readers(&self) -> usize {
         self.lock().taken
     }
 

@@ -126,7 +126,7 @@ fn of_callbacks(page: &mut Page<'_>, app: &App) -> fmt::Result {
     )?;
     page.gauge(
         ("reelhook_event_readers", "Readers of /v1/events"),
-        meters.event_readers.now(),
+        app.events().readers() as u64,
     )
 }
 
