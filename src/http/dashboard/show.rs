@@ -103,12 +103,17 @@ pub(super) struct Took(pub(super) Millis);
 impl fmt::Display for Took {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.0.max(0);
-        match ms {
-            ..SECOND => write!(f, "{ms} ms"),
-            SECOND..MINUTE => write!(f, "{}.{} s", ms / SECOND, ms % SECOND / 100),
-            MINUTE..HOUR => write!(f, "{} min {} s", ms / MINUTE, ms % MINUTE / SECOND),
-            HOUR..DAY => write!(f, "{} h {} min", ms / HOUR, ms % HOUR / MINUTE),
-            _ => write!(f, "{} d {} h", ms / DAY, ms % DAY / HOUR),
+        let (whole, unit, rest, smaller) = match ms {
+            ..SECOND => return write!(f, "{ms} ms"),
+            SECOND..MINUTE => return write!(f, "{}.{} s", ms / SECOND, ms % SECOND / 100),
+            MINUTE..HOUR => (ms / MINUTE, "min", ms % MINUTE / SECOND, "s"),
+            HOUR..DAY => (ms / HOUR, "h", ms % HOUR / MINUTE, "min"),
+            _ => (ms / DAY, "d", ms % DAY / HOUR, "h"),
+        };
+        write!(f, "{whole} {unit}")?;
+        match rest {
+            0 => Ok(()),
+            _ => write!(f, " {rest} {smaller}"),
         }
     }
 }
