@@ -107,9 +107,7 @@ async fn screenshots() {
 /// A whole page, once its films show something.
 async fn shoot(page: &Page, path: &str, into: &Path) {
     page.visit(path).await;
-    page.say("scroll", json!({})).await;
-    page.until("[...document.querySelectorAll('main video')].every((video) => video.readyState >= 2)")
-        .await;
+    page.say("showAll", json!({})).await;
     page.say("screenshot", json!({ "path": into })).await;
 }
 

@@ -126,13 +126,15 @@ export async function allowClipboard(_page, _how, { context }) {
   await context.grantPermissions(["clipboard-read", "clipboard-write"]);
 }
 
-// To the end and back, so that what loads when it comes near does.
-export async function scroll(page) {
+// To the end and back, so that what loads when it comes near does; players show a picture from within their film.
+export async function showAll(page) {
   await page.evaluate(async () => {
     for (let at = 0; at < document.body.scrollHeight; at += innerHeight) {
       scrollTo(0, at);
       await new Promise((resolve) => setTimeout(resolve, 60));
     }
     scrollTo(0, 0);
+    for (const video of document.querySelectorAll("video[controls]")) video.currentTime = 1;
   });
+  await until(page, { code: "[...document.querySelectorAll('main video')].every((video) => video.readyState >= 2 && !video.seeking)" });
 }
