@@ -109,6 +109,7 @@ fn whatever_is_printed_as_json_parses() {
         "deliveries list --task t1".to_owned(),
         format!("deliveries show {conflict}"),
         format!("deliveries accept {conflict}"),
+        "deliveries reverify --all".to_owned(),
         "stats".to_owned(),
         "scrub".to_owned(),
         "backfill ids.txt --no-wait".to_owned(),

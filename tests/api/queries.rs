@@ -182,7 +182,7 @@ async fn what_is_unknown_is_404_with_a_code() {
         ("/v1/deliveries/1", "unknown_delivery"),
         ("/v1/deliveries/x", "unknown_delivery"),
         ("/v2/tasks", "not_found"),
-        ("/", "not_found"),
+        ("/nothing", "not_found"),
         ("/sample.mp4", "not_found"),
     ] {
         assert_eq!(server.get(path).await.problem(), (404, code.to_owned()), "{path}");
