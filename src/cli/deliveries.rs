@@ -143,10 +143,14 @@ async fn print_list(
         let headers = [
             "DELIVERY", "TASK", "SOURCE", "ABOUT", "*VERDICT", "REASON", "VIA", "RECEIVED",
         ];
-        session.print(&human::table(&headers, rows))?;
+        let spare = ["VIA", "ABOUT", "SOURCE"];
+        session.print(&human::table_within(session.width(), (&headers, &spare), rows))?;
     }
     if page.deliveries.iter().any(|delivery| delivery.remedy.is_some()) {
-        session.note("`reelhook deliveries show ID` says what to do about one");
+        let program = human::program();
+        session.note(&format!(
+            "`{program} deliveries show ID` says what to do about one"
+        ));
     }
     if let Some(cursor) = page.next_cursor {
         session.note(&format!("there may be more: --cursor {}", human::clean(&cursor)));

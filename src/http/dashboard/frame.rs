@@ -91,8 +91,6 @@ pub(super) enum Notice {
     Accepted,
     /// A rejected delivery was judged again, and is good.
     Reverified,
-    /// Rejected deliveries were judged again; some may be good.
-    ReverifiedAll,
     /// A rejected delivery was judged again, and is still none.
     StillRejected,
     /// A rejected delivery was believed on somebody's word, or judged again, and contradicts what stands.
@@ -102,13 +100,12 @@ pub(super) enum Notice {
 }
 
 impl Notice {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 8] = [
         Self::Retried,
         Self::NothingToRetry,
         Self::Deleted,
         Self::Accepted,
         Self::Reverified,
-        Self::ReverifiedAll,
         Self::StillRejected,
         Self::InConflict,
         Self::SignedOut,
@@ -128,7 +125,6 @@ impl Notice {
             Self::Deleted => "deleted",
             Self::Accepted => "accepted",
             Self::Reverified => "reverified",
-            Self::ReverifiedAll => "reverified_all",
             Self::StillRejected => "still_rejected",
             Self::InConflict => "in_conflict",
             Self::SignedOut => "signed_out",
@@ -145,9 +141,6 @@ impl Notice {
             }
             Self::Accepted => "This delivery is believed from now on.",
             Self::Reverified => "The delivery was judged again and is good now.",
-            Self::ReverifiedAll => {
-                "The rejected deliveries were judged again. Those still listed as rejected are."
-            }
             Self::StillRejected => {
                 "The delivery was judged again and is still rejected; its reason says why."
             }
