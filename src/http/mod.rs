@@ -300,10 +300,7 @@ pub fn served(app: &App, routes: Routes) -> Served {
     let with_callbacks = matches!(routes, Routes::All | Routes::Callbacks);
     let mut all = table(health_routes()).merge(files(app, with_api));
     if with_api {
-        all = all
-            .merge(api(app))
-            .merge(dropin::table())
-            .merge(table(about_routes()));
+        all = all.merge(api(app)).merge(dropin::table()).merge(about(app));
     }
     if with_api && app.settings.dashboard {
         all = all.merge(dashboard::routes(app)).fallback(dashboard::no_page);
@@ -372,6 +369,13 @@ fn about_routes() -> OpenApiRouter<App> {
 /// Routes as they are served.
 fn table(routes: OpenApiRouter<App>) -> Router<App> {
     Router::from(routes).method_not_allowed_fallback(method_not_allowed)
+}
+
+fn about(app: &App) -> Router<App> {
+    table(about_routes()).layer(from_fn_with_state(
+        app.clone(),
+        access::require_local_without_tokens,
+    ))
 }
 
 fn api(app: &App) -> Router<App> {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::params;
 use sqlx::Row as _;
+use tokio::sync::watch;
 
 use super::writer::{Command, Reply, Tx};
 use super::{Store, StoreError};
@@ -15,11 +16,15 @@ use crate::shutdown::Tasks;
 /// Tasks that one command looks at.
 const ROWS: i64 = 64;
 /// Characters of prompts that it takes, beyond the first.
-const CHARACTERS: i64 = 64 * 1024;
+const CHARACTERS: i64 = 16 * 1024;
+/// Prompts that became known late, of which it takes no more: each may be as long as prompts are.
+const LATE: i64 = 4;
 /// Pages of the index that it merges.
 const MERGED: i64 = 24;
-/// After a change: more may come, and is taken along.
-const GATHER: Duration = Duration::from_millis(300);
+/// After a change, until nothing has changed for so long: callbacks come first, and more may be taken along.
+const QUIET: Duration = Duration::from_secs(2);
+/// But no longer than this.
+const LONGEST: Duration = Duration::from_secs(30);
 /// Between two commands, at least, and as a multiple of what one took.
 const PAUSE: Duration = Duration::from_millis(5);
 const PAUSE_FACTOR: u32 = 4;
@@ -47,7 +52,8 @@ impl Store {
                 if let Some(wait) = wait {
                     tokio::time::sleep(wait).await;
                 } else if changes.changed().await.is_ok() {
-                    tokio::time::sleep(GATHER).await;
+                    // However that ends, it is time.
+                    let _ = tokio::time::timeout(LONGEST, quiet(&mut changes)).await;
                 }
             };
             tokio::select! {
@@ -79,8 +85,13 @@ impl Store {
     }
 }
 
+/// Until nothing has changed for a while.
+async fn quiet(changes: &mut watch::Receiver<i64>) {
+    while let Ok(Ok(())) = tokio::time::timeout(QUIET, changes.changed()).await {}
+}
+
 pub(super) fn index_some(tx: &Tx<'_>) -> rusqlite::Result<Reply> {
-    let due: Vec<i64> = tx.all("SELECT task FROM prompts_due LIMIT ?1", params![ROWS], |row| {
+    let due: Vec<i64> = tx.all("SELECT task FROM prompts_due LIMIT ?1", params![LATE], |row| {
         row.get(0)
     })?;
     for task in due {

@@ -9,7 +9,7 @@ use crate::support::{Answer, Cdn, KEY, Reply, TOKEN, TestServer, failure, gzip, 
 const API_TOKEN: &str = "token-of-the-api-0123456789-abcdef";
 
 /// Every route that tells or changes something.
-const ROUTES: [(Method, &str); 11] = [
+const ROUTES: [(Method, &str); 17] = [
     (Method::GET, "/v1/tasks"),
     (Method::POST, "/v1/tasks"),
     (Method::GET, "/v1/tasks/t1"),
@@ -21,6 +21,12 @@ const ROUTES: [(Method, &str); 11] = [
     (Method::GET, "/v1/deliveries/1"),
     (Method::POST, "/v1/deliveries/1/accept"),
     (Method::GET, "/v1/stats"),
+    (Method::GET, "/v1/events"),
+    (Method::GET, "/v1/tasks/t1/attempts"),
+    (Method::GET, "/v1/tasks/t1/files.zip"),
+    (Method::POST, "/v1/deliveries/1/reverify"),
+    (Method::POST, "/v1/deliveries/reverify"),
+    (Method::GET, "/metrics"),
 ];
 
 #[tokio::test]
@@ -76,6 +82,13 @@ async fn without_tokens_only_this_machine_is_served() {
                 "{method} {path} {name}"
             );
         }
+    }
+    for path in ["/openapi.json", "/docs", "/login"] {
+        for (name, value) in FROM_ELSEWHERE {
+            let answer = server.get_with(path, &[(name, value)]).await;
+            assert_eq!(answer.status, 403, "{path} {name}: it tells strangers nothing either");
+        }
+        assert!(server.get(path).await.status.as_u16() < 400, "{path}");
     }
     for host in ["localhost:1234", "127.0.0.1", "[::1]:80"] {
         let answer = server.get_with("/v1/tasks/t1", &[("host", host)]).await;

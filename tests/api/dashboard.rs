@@ -420,7 +420,7 @@ async fn setup_shows_the_callback_url_and_a_test_callback_takes_it() {
         "{html}"
     );
     assert!(
-        html.contains("a signature with its key, made within 5 min 0 s of now"),
+        html.contains("a signature with its key, made within 5 min of now"),
         "{html}"
     );
 

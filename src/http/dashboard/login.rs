@@ -72,15 +72,21 @@ pub(super) async fn sign_in(
         return Ok(Redirect::to(&next).into_response());
     }
     let from = client_addr(peer.addr.ip(), &headers, &app.settings.trusted_proxies);
-    let throttle = app.throttle();
-    if let Some(wait) = throttle.wait(from, Instant::now()) {
+    let (throttle, now) = (app.throttle(), Instant::now());
+    let matching = matching(&tokens, presented.token.trim());
+    // Strangers who try from everywhere keep nobody out who has a token.
+    let wait = match matching {
+        Some(_) => throttle.wait_of_network(from, now),
+        None => throttle.wait(from, now),
+    };
+    if let Some(wait) = wait {
         let seconds = wait.as_secs() + 1;
         let wrong = format!("Too many attempts failed. Wait {seconds} seconds, then try again.");
         let form = refuse(StatusCode::TOO_MANY_REQUESTS, frame, next, wrong.into())?;
         return Ok(([(header::RETRY_AFTER, seconds.to_string())], form).into_response());
     }
-    let Some(token) = matching(&tokens, presented.token.trim()) else {
-        throttle.note(from, Instant::now());
+    let Some(token) = matching else {
+        throttle.note(from, now);
         tracing::warn!(%from, "somebody tried to sign in to the dashboard with a wrong token");
         let wrong = "That is none of api.tokens. A session wants one of them, whole.";
         return refuse(StatusCode::UNAUTHORIZED, frame, next, wrong.into());

@@ -73,7 +73,11 @@ pub(super) fn routes(app: &App) -> Router<App> {
         .route("/login", get(login::show).post(login::sign_in))
         .route("/logout", post(login::sign_out))
         .route("/theme", post(theme::choose))
-        .method_not_allowed_fallback(super::method_not_allowed);
+        .method_not_allowed_fallback(super::method_not_allowed)
+        .layer(from_fn_with_state(
+            app.clone(),
+            access::require_local_without_tokens,
+        ));
     pages
         .merge(open)
         .layer(DefaultBodyLimit::max(MAX_FORM))

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Attempts that may fail at once, and the pause that pays for one more: of one network, and of all together. Tokens are
@@ -42,21 +42,26 @@ impl Throttle {
 
     /// How long whoever comes from there has to wait before the next attempt is looked at, if so.
     pub(super) fn wait(&self, from: IpAddr, now: Instant) -> Option<Duration> {
-        let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        let network = accounts.networks[self.place(from)];
-        let over = [(network, NETWORK), (accounts.all, ALL)].map(|(used_until, (burst, pause))| {
-            let free_at = (used_until.max(now) + pause).checked_sub(pause * burst);
-            free_at.map_or(Duration::ZERO, |free_at| free_at.saturating_duration_since(now))
-        });
-        over.into_iter().max().filter(|wait| !wait.is_zero())
+        let all = self.lock().all;
+        self.wait_of_network(from, now).max(wait_for(all, ALL, now))
+    }
+
+    /// The same, however many others try.
+    pub(super) fn wait_of_network(&self, from: IpAddr, now: Instant) -> Option<Duration> {
+        let network = self.lock().networks[self.place(from)];
+        wait_for(network, NETWORK, now)
     }
 
     /// Notes an attempt that failed.
     pub(super) fn note(&self, from: IpAddr, now: Instant) {
         let place = self.place(from);
-        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut accounts = self.lock();
         accounts.networks[place] = accounts.networks[place].max(now) + NETWORK.1;
         accounts.all = accounts.all.max(now) + ALL.1;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Accounts> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn place(&self, from: IpAddr) -> usize {
@@ -67,6 +72,13 @@ impl Throttle {
         let [low, high, ..] = self.places.hash_one(network).to_le_bytes();
         usize::from(u16::from_le_bytes([low, high])) % ACCOUNTS
     }
+}
+
+/// What an account that is used up until then leaves to wait for.
+fn wait_for(used_until: Instant, (burst, pause): (u32, Duration), now: Instant) -> Option<Duration> {
+    let free_at = (used_until.max(now) + pause).checked_sub(pause * burst)?;
+    let wait = free_at.saturating_duration_since(now);
+    (!wait.is_zero()).then_some(wait)
 }
 
 #[cfg(test)]
@@ -107,5 +119,12 @@ mod tests {
             .map(|n| looked_at(&throttle, &format!("2001:db8:0:{n:x}::1"), 10, start))
             .sum();
         assert_eq!(all, 300);
+        let stranger = "198.51.100.7".parse().unwrap();
+        assert!(throttle.wait(stranger, start).is_some());
+        assert_eq!(
+            throttle.wait_of_network(stranger, start),
+            None,
+            "with the right token"
+        );
     }
 }

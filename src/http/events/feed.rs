@@ -124,6 +124,9 @@ impl Feed {
     }
 }
 
+/// Changes that one who comes back is told of: above that he had better load again what he shows.
+const CATCH_UP: usize = 4096;
+
 /// The seat of a reader; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Seat {
@@ -157,12 +160,16 @@ impl Seat {
         })
     }
 
-    /// The changes from one until he came, each task and file once; `None` if they are not known any more.
+    /// The changes from one until he came, each task and file once; `None` if they are not known any more, or are too many
+    /// to be kept for each who asks.
     pub(super) fn since(&self, seq: i64) -> Option<Vec<Change>> {
         if seq > self.joined_at {
             return None;
         }
-        let mut changes = self.app.store.changes_after(seq, usize::MAX)?;
+        let mut changes = self.app.store.changes_after(seq, CATCH_UP + 1)?;
+        if changes.len() > CATCH_UP {
+            return None;
+        }
         changes.retain(|change| change.seq <= self.joined_at);
         Some(latest(&changes))
     }
