@@ -20,11 +20,19 @@ use crate::wire::Connection;
 /// Columns that hold the number of a row, of this table or another, or count on with them.
 const NUMBERS: [&str; 3] = ["id", "task", "change_seq"];
 /// Tables and their columns that hold the number of a row in its task's range.
-const IN_RANGES: [(&str, &str); 3] = [("outcomes", "id"), ("downloads", "id"), ("deliveries", "outcome")];
+const IN_RANGES: [(&str, &str); 5] = [
+    ("outcomes", "id"),
+    ("downloads", "id"),
+    ("deliveries", "outcome"),
+    ("attempts", "download"),
+    ("stored_urls", "download"),
+];
 /// Tables of sums: a multiple of what the pattern added, as `(table, name column, value column)`.
 const SUMS: [(&str, &str, &str); 1] = [("counters", "name", "value")];
 /// Tables of which a task of yesterday has no row.
-const LEFT_OUT: [&str; 2] = ["bindings", "_sqlx_migrations"];
+const LEFT_OUT: [&str; 3] = ["bindings", "_sqlx_migrations", "instance"];
+/// The index of prompts, with what SQLite keeps beside it: the server fills it.
+const INDEX: &str = "prompts";
 /// The first start fills the index of task ids, as after a migration.
 const FIRST_START: Duration = Duration::from_mins(5);
 /// How far back the tasks were received: no longer than anything is kept by default.
@@ -120,7 +128,10 @@ async fn tables(database: &mut SqliteConnection) -> anyhow::Result<Vec<String>> 
     .await?;
     let mut cloned = Vec::new();
     for table in all {
-        if LEFT_OUT.contains(&&*table) || SUMS.iter().any(|(sums, ..)| *sums == table) {
+        if LEFT_OUT.contains(&&*table)
+            || table.starts_with(INDEX)
+            || SUMS.iter().any(|(sums, ..)| *sums == table)
+        {
             continue;
         }
         let rows: i64 = sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM {table}")))

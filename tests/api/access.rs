@@ -86,7 +86,10 @@ async fn without_tokens_only_this_machine_is_served() {
     for path in ["/openapi.json", "/docs", "/login"] {
         for (name, value) in FROM_ELSEWHERE {
             let answer = server.get_with(path, &[(name, value)]).await;
-            assert_eq!(answer.status, 403, "{path} {name}: it tells strangers nothing either");
+            assert_eq!(
+                answer.status, 403,
+                "{path} {name}: it tells strangers nothing either"
+            );
         }
         assert!(server.get(path).await.status.as_u16() < 400, "{path}");
     }
