@@ -39,7 +39,7 @@ pub mod reverify;
 pub mod scrub;
 pub mod submissions;
 pub mod tasks;
-mod troubles;
+pub mod troubles;
 
 mod bodies;
 mod checkpoints;

@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode, redirect};
 use serde_json::json;
 
-use crate::support::{TestServer, client_builder};
+use crate::support::{Cdn, KEY, TestServer, client_builder, failure, mp4, success, until};
 
 const TOKEN: &str = "token-of-the-dashboard-1";
 const OTHER: &str = "token-of-the-dashboard-2";
@@ -385,6 +385,124 @@ async fn a_failed_task_its_reason_and_the_remedy_come_first() {
         html.contains("2 accepted, 0 duplicate, 0 conflict, 0 rejected in the last hour"),
         "{html}"
     );
+}
+
+#[tokio::test]
+async fn refused_callbacks_come_before_everything_else() {
+    let server = TestServer::with(&format!("[sources.kie]\nhmac_keys = [\"{KEY}\"]")).await;
+    let browser = Browser::new(&server);
+    let refuse = async || {
+        let sent = server.callback(&failure("t1")).signed("another-key").send().await;
+        assert_eq!(sent.status, StatusCode::UNAUTHORIZED, "{}", sent.text());
+    };
+    refuse().await;
+    let html = browser.get("/").await.html;
+    assert!(html.contains("<h1>One callback was refused</h1>"), "{html}");
+    assert!(!html.contains("No callback has come yet"), "{html}");
+
+    refuse().await;
+    server.callback(&failure("t2")).signed(KEY).send().await.taken();
+    let html = browser.get("/").await.html;
+    assert!(
+        html.contains("<h1>2 callbacks were refused, one task needs you</h1>"),
+        "{html}"
+    );
+    let link = r#"<a href="/deliveries?verdict=rejected&amp;reason=bad_signature&amp;source=kie">2 × <code>bad_signature</code></a>"#;
+    let (refused, task) = (html.find(link), html.find(r#"href="/tasks/t2?source=kie""#));
+    assert!(refused.is_some() && refused < task, "{html}");
+    let remedy = &html[refused.unwrap()..task.unwrap()];
+    assert!(
+        remedy.contains("<b>What to do:</b>") && remedy.contains("hmac_keys"),
+        "{remedy}"
+    );
+
+    server
+        .sabotage("UPDATE deliveries SET received_at = received_at - 7200000 WHERE verdict = 'rejected'")
+        .await;
+    let html = browser.get("/").await.html;
+    assert!(html.contains("<h1>One task needs you</h1>"), "{html}");
+}
+
+#[tokio::test]
+async fn a_failure_of_long_ago_is_only_counted_and_the_links_lead_to_it() {
+    let server = TestServer::start().await;
+    let browser = Browser::new(&server);
+    let body = success("t1", &["http://10.0.0.1/a.mp4".to_owned()]);
+    server.callback(&body).send().await.taken();
+    assert_eq!(server.wait_settled("t1").await["media"], "failed");
+    let html = browser.get("/").await.html;
+    assert!(html.contains("<h1>One task needs you</h1>"), "{html}");
+    assert!(
+        html.contains(r#"<a class="stat bad" href="/tasks?media=failed">"#),
+        "{html}"
+    );
+
+    server
+        .sabotage("UPDATE tasks SET updated_at = updated_at - 8 * 86400000")
+        .await;
+    let html = browser.get("/").await.html;
+    assert!(html.contains("<h1>Nothing needs you</h1>"), "{html}");
+    assert!(
+        html.contains("One older task is not shown") && !html.contains("/tasks/t1?"),
+        "{html}"
+    );
+    assert!(html.contains("/tasks?media=failed&amp;view=table"), "{html}");
+    for empty in ["/tasks?state=failed&amp;view=table", "/tasks?media=partial"] {
+        assert!(!html.contains(empty), "{empty}: {html}");
+    }
+    let listed = browser.get("/tasks?media=failed&view=table").await.html;
+    assert!(listed.contains("/tasks/t1?source=kie"), "{listed}");
+}
+
+#[tokio::test]
+async fn a_file_that_another_delivery_took_the_place_of_troubles_nobody() {
+    let (cdn, server) = (Cdn::start().await, TestServer::start().await);
+    let browser = Browser::new(&server);
+    let gone = ["a", "b"].map(|name| format!("http://10.0.0.1/{name}.mp4"));
+    server.callback(&success("t1", &gone)).send().await.taken();
+    assert_eq!(server.wait_settled("t1").await["media"], "failed");
+    let better = success("t1", &[cdn.file("/c.mp4", &mp4(1, 1_000))]);
+    server.callback(&better).send().await.taken();
+    let html = browser.get("/").await.html;
+    assert!(html.contains("<h1>One task needs you</h1>"), "{html}");
+
+    let page = server.get("/v1/deliveries?verdict=conflict").await.fine();
+    let id = page["deliveries"][0]["id"].as_str().unwrap();
+    let accepted = browser.post(&format!("/deliveries/{id}/accept"), "").await;
+    assert_eq!(accepted.status, StatusCode::SEE_OTHER);
+    let task = server.wait_settled("t1").await;
+    assert_eq!(
+        (&task["media"], &task["files"][1]["error"]["code"]),
+        (&json!("partial"), &json!("superseded")),
+        "{task}"
+    );
+    let html = browser.get("/").await.html;
+    assert!(html.contains("<h1>Nothing needs you</h1>"), "{html}");
+    assert!(!html.contains("/tasks/t1?"), "{html}");
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_told_of_until_it_is_mended() {
+    let (cdn, server) = (Cdn::start().await, TestServer::start().await);
+    let browser = Browser::new(&server);
+    let body = success("t1", &[cdn.file("/a.mp4", &mp4(1, 1_000))]);
+    server.callback(&body).send().await.taken();
+    assert_eq!(server.wait_settled("t1").await["media"], "stored");
+    std::fs::remove_file(server.data_dir().join("media/kie/t1/result-0.mp4")).unwrap();
+    for (repair, headline) in [
+        (false, "One stored file is damaged or missing"),
+        (true, "Nothing needs you"),
+    ] {
+        let begun = server.post("/v1/scrub", &json!({"repair": repair})).await.json();
+        until("the scrub has ended", || async {
+            let scrubs = server.get("/v1/scrub").await.fine();
+            (scrubs["running"].is_null() && scrubs["last"]["id"] == begun["id"]).then_some(())
+        })
+        .await;
+        let html = browser.get("/").await.html;
+        assert!(html.contains(&format!("<h1>{headline}</h1>")), "{html}");
+    }
+    server.wait_settled("t1").await;
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ const VERDICTS: [&str; 4] = ["accepted", "duplicate", "conflict", "rejected"];
 /// Rows of a page.
 const PAGE: i64 = 50;
 /// What "lately" is, where rejected deliveries are summed up.
-const LATELY: Millis = 60 * 60 * 1000;
+pub(super) const LATELY: Millis = 60 * 60 * 1000;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -60,13 +60,13 @@ struct Page {
 }
 
 /// Rejected deliveries of a source with the same reason.
-struct Group {
-    source: String,
-    reason: String,
+pub(super) struct Group {
+    pub(super) source: String,
+    pub(super) reason: String,
     count: Count,
-    recent: Option<Count>,
-    newest: Ago,
-    remedy: Option<String>,
+    pub(super) recent: Option<Count>,
+    pub(super) newest: Ago,
+    pub(super) remedy: Option<String>,
     /// Whether judging them again can change anything.
     mendable: bool,
 }
@@ -168,7 +168,7 @@ pub(super) async fn list(
     })
 }
 
-fn group_of(app: &App, group: RejectedGroup, now: Millis) -> Group {
+pub(super) fn group_of(app: &App, group: RejectedGroup, now: Millis) -> Group {
     let ailing = Ailing {
         source: &group.source,
         verdict: "rejected",

@@ -6,21 +6,27 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 
+use super::deliveries::{Group, LATELY, group_of};
 use super::frame::Frame;
 use super::page;
 use super::show::{Ago, Badge, Bytes, Count};
 use super::spark::Spark;
 use super::trouble_list::{Trouble, troubles};
+use crate::clock::Millis;
 use crate::config::SourceName;
 use crate::http::App;
 use crate::http::problem::Problem;
 use crate::http::views::apis_paused;
+use crate::store::reverify::RejectedGroup;
 use crate::store::scrub::Scrub;
 use crate::store::tasks::Counts;
+use crate::store::troubles::Troubles;
 use crate::telemetry::Minute;
 
 /// Failures that are shown; the list of tasks has the others.
 const SHOWN: usize = 8;
+/// How long a failure is news, so that those that nobody mended don't hide the next.
+const NEWS: Millis = 7 * 24 * 60 * 60 * 1000;
 
 #[derive(Template)]
 #[template(path = "overview.html")]
@@ -28,8 +34,11 @@ struct Overview {
     frame: Frame,
     headline: String,
     paused: Vec<Halt>,
+    /// Callbacks that were turned away lately.
+    refused: Vec<Group>,
     troubles: Vec<Trouble>,
-    more: bool,
+    older: Count,
+    lists: Vec<List>,
     is_new: bool,
     sources: Vec<String>,
     hours: [Hour; 2],
@@ -49,6 +58,24 @@ struct Halt {
     what: String,
     detail: String,
     since: Ago,
+}
+
+/// Where to find the tasks that are not shown.
+struct List {
+    path: &'static str,
+    words: &'static str,
+}
+
+/// What somebody should know of first.
+struct Needs {
+    stands_still: bool,
+    refused: i64,
+    /// Files that are not as they should be.
+    wrong: i64,
+    is_full: bool,
+    tasks: usize,
+    /// Whether there are more tasks than that.
+    more: bool,
 }
 
 /// A chart, and its numbers.
@@ -73,20 +100,30 @@ pub(super) async fn show(State(app): State<App>, frame: Frame) -> Result<Respons
     let now = frame.now;
     let counts = app.store.counts().await?;
     let limit = i64::try_from(SHOWN).unwrap_or(i64::MAX).saturating_add(1);
-    let mut troubled = app.store.troubled_tasks(limit).await?;
-    let more = troubled.len() > SHOWN;
-    troubled.truncate(SHOWN);
+    let mut troubled = app.store.troubles(now.saturating_sub(NEWS), limit).await?;
+    let more = troubled.tasks.len() > SHOWN;
+    troubled.tasks.truncate(SHOWN);
+    let rejected = app.store.rejected_groups(now.saturating_sub(LATELY)).await?;
     let minutes = app.pulse.minutes(now);
     let scrub = app.store.last_complete_scrub().await?;
     let paused = halts(&app, now);
-    let disks = app.storage.room_left().into_iter();
+    let disks = app.storage.room_left();
     let (tasks, files) = (&counts.tasks, &counts.files);
     page(&Overview {
-        headline: headline(&paused, troubled.len(), more),
+        headline: headline(&Needs {
+            stands_still: !paused.is_empty(),
+            refused: rejected.iter().map(|group| group.recent).sum(),
+            wrong: scrub.as_ref().map_or(0, still_wrong),
+            is_full: disks.iter().any(|(_, is_low)| *is_low),
+            tasks: troubled.tasks.len(),
+            more,
+        }),
         paused,
-        troubles: troubles(&troubled, now),
-        more,
-        is_new: tasks.values().sum::<i64>() == 0,
+        troubles: troubles(&troubled.tasks, now),
+        older: Count(troubled.older),
+        lists: lists(&troubled, more),
+        is_new: tasks.values().sum::<i64>() == 0 && rejected.is_empty(),
+        refused: refused(&app, rejected, now),
         sources: app.ingest.sources().keys().map(SourceName::to_string).collect(),
         hours: [callbacks(&minutes), downloads(&minutes)],
         tasks: ["pending", "succeeded", "failed"].map(|state| (state, of(tasks, &[state]))),
@@ -103,6 +140,7 @@ pub(super) async fn show(State(app): State<App>, frame: Frame) -> Result<Respons
         conflicts: open_conflicts(&counts),
         scrub: scrub.map(|scrub| scrubbed(&scrub, now)),
         disks: disks
+            .into_iter()
             .map(|(free, is_low)| Disk {
                 free: Bytes(i64::try_from(free).unwrap_or(i64::MAX)),
                 is_low,
@@ -120,14 +158,73 @@ fn open_conflicts(counts: &Counts) -> Count {
     of(&counts.asks, &["conflict"])
 }
 
-fn headline(paused: &[Halt], troubled: usize, more: bool) -> String {
-    match (paused.is_empty(), troubled, more) {
-        (false, ..) => "Something stands still".to_owned(),
-        (true, 0, _) => "Nothing needs you".to_owned(),
-        (true, 1, false) => "One task needs you".to_owned(),
-        (true, count, false) => format!("{count} tasks need you"),
-        (true, count, true) => format!("More than {count} tasks need you"),
+fn headline(needs: &Needs) -> String {
+    let mut told = Vec::new();
+    if needs.stands_still {
+        told.push("something stands still".to_owned());
     }
+    match needs.refused {
+        0 => {}
+        1 => told.push("one callback was refused".to_owned()),
+        count => told.push(format!("{} callbacks were refused", Count(count))),
+    }
+    match needs.wrong {
+        0 => {}
+        1 => told.push("one stored file is damaged or missing".to_owned()),
+        count => told.push(format!("{} stored files are damaged or missing", Count(count))),
+    }
+    if needs.is_full {
+        told.push("a disk is at its reserve".to_owned());
+    }
+    match (needs.tasks, needs.more) {
+        (0, _) => {}
+        (1, false) => told.push("one task needs you".to_owned()),
+        (count, false) => told.push(format!("{count} tasks need you")),
+        (count, true) => told.push(format!("more than {count} tasks need you")),
+    }
+    if told.is_empty() {
+        return "Nothing needs you".to_owned();
+    }
+    let mut line = told.join(", ");
+    line[..1].make_ascii_uppercase();
+    line
+}
+
+/// What a scrub found and did nothing about: one that repairs queues a file again, or has it fail, which its task tells.
+fn still_wrong(scrub: &Scrub) -> i64 {
+    if scrub.orders.repair {
+        scrub.tally.unreadable
+    } else {
+        scrub.tally.wrong()
+    }
+}
+
+/// What was turned away lately, with what to do about it.
+fn refused(app: &App, groups: Vec<RejectedGroup>, now: Millis) -> Vec<Group> {
+    let lately = groups.into_iter().filter(|group| group.recent > 0);
+    lately.map(|group| group_of(app, group, now)).collect()
+}
+
+/// The lists that have what is not shown, and are not empty.
+fn lists(troubles: &Troubles, more: bool) -> Vec<List> {
+    if !more && troubles.older == 0 {
+        return Vec::new();
+    }
+    let all = [
+        (troubles.failed, "/tasks?state=failed", "Failed tasks"),
+        (
+            troubles.lost,
+            "/tasks?media=failed",
+            "Tasks whose files all failed",
+        ),
+        (
+            troubles.partial,
+            "/tasks?media=partial",
+            "Tasks with some failed files",
+        ),
+    ];
+    let filled = all.into_iter().filter(|(count, ..)| *count > 0);
+    filled.map(|(_, path, words)| List { path, words }).collect()
 }
 
 /// Why nothing is fetched, and which providers are left alone.

@@ -80,7 +80,10 @@ fn failure(outcome: &OutcomeRecord) -> Option<Failure> {
 }
 
 fn failed_files(task: &TaskRecord) -> Option<Why> {
-    let failed = |file: &&FileRecord| file.state == "failed";
+    let failed = |file: &&FileRecord| {
+        let superseded = matches!(&file.error, Some((code, _)) if code == "superseded");
+        file.state == "failed" && !superseded
+    };
     let first = task.files.iter().find(failed)?;
     let count = task.files.iter().filter(failed).count();
     let (code, detail) = first.error.as_ref()?;
