@@ -36,7 +36,7 @@ mod watch;
 pub use meters::{Attempts, Counted, Meters};
 pub use pause::{Pause, Reason};
 pub use progress::{Progress, Shown, Transfer};
-pub use remedy::remedy;
+pub use remedy::{is_retryable, remedy};
 
 use failure::{FetchError, Terms};
 use fetch::{Fetched, Fetcher};

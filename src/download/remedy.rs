@@ -1,5 +1,7 @@
 //! What a person can do about a file that was not fetched.
 
+use crate::store::downloads::NEVER_RETRIED;
+
 /// One sentence to act on for an error code of a file; `None` for a word that is none.
 ///
 /// It holds whether the file is still tried by itself or has failed for good: "again" is then `retry`.
@@ -48,9 +50,30 @@ pub fn remedy(code: &str) -> Option<&'static str> {
     })
 }
 
+/// Whether `retry` queues a file that failed with this code.
+pub fn is_retryable(code: &str) -> bool {
+    !NEVER_RETRIED.contains(&code)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_remedy_of_what_is_never_retried_does_not_say_retry() {
+        for code in NEVER_RETRIED {
+            let remedy = remedy(code).unwrap();
+            assert!(
+                !is_retryable(code) && !remedy.to_lowercase().contains("retry"),
+                "{code}"
+            );
+        }
+        assert!(
+            ["network", "expired", "blocked", "damaged"]
+                .iter()
+                .all(|code| is_retryable(code))
+        );
+    }
 
     #[test]
     fn words_that_are_no_error_have_no_remedy() {

@@ -787,17 +787,21 @@ pub(super) fn bring_forward(tx: &Tx<'_>, by: Duration) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// The codes of failed files that are never queued again: their entries name nothing that could be fetched, or nothing
+/// that is still wanted.
+pub const NEVER_RETRIED: [&str; 3] = ["too_many_files", "url_too_long", "superseded"];
+
+/// It leaves out [`NEVER_RETRIED`].
+const RETRY: &str = concat!(
+    "UPDATE downloads SET state = 'queued', attempts = 0, fetch_url = NULL, next_at = ?2, error_code = NULL, error_detail = NULL,
+        updated_at = ?2, change_seq = ?3
+     WHERE ",
+    of_task!("?1"),
+    " AND state = 'failed' AND error_code NOT IN ('too_many_files', 'url_too_long', 'superseded')"
+);
+
 pub(super) fn retry_task(tx: &mut Tx<'_>, task: i64) -> rusqlite::Result<u64> {
-    let queued = tx.execute(
-        concat!(
-            "UPDATE downloads SET state = 'queued', attempts = 0, fetch_url = NULL, next_at = ?2, error_code = NULL, error_detail = NULL,
-                updated_at = ?2, change_seq = ?3
-             WHERE ",
-            of_task!("?1"),
-            " AND state = 'failed' AND error_code NOT IN ('too_many_files', 'url_too_long', 'superseded')"
-        ),
-        params![task, tx.now, tx.upcoming_change()],
-    )?;
+    let queued = tx.execute(RETRY, params![task, tx.now, tx.upcoming_change()])?;
     if queued > 0 {
         tx.note_queued();
         summary::refresh(tx, task)?;
@@ -808,6 +812,15 @@ pub(super) fn retry_task(tx: &mut Tx<'_>, task: i64) -> rusqlite::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_retry_leaves_out_what_is_never_retried_and_nothing_else() {
+        let codes = NEVER_RETRIED.map(|code| format!("'{code}'")).join(", ");
+        assert!(
+            RETRY.ends_with(&format!(" AND error_code NOT IN ({codes})")),
+            "{RETRY}"
+        );
+    }
 
     #[test]
     fn a_plain_host_is_what_the_parser_says() {

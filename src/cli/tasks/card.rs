@@ -4,6 +4,7 @@ use super::super::answers::{Ask, Failure, File, Outcome, Progress, Task};
 use super::super::client::Server;
 use super::super::human::{self, Card, FAINT, STRONG, painted};
 use crate::clock::Millis;
+use crate::download::is_retryable;
 
 /// The whole card.
 pub(super) fn card(task: &Task, server: &Server, now: Millis) -> Card {
@@ -191,7 +192,11 @@ impl Writer {
             human::clean(&task.source)
         );
         let program = human::program();
-        if task.files.iter().any(|file| file.state == "failed") {
+        let can_retry = |file: &File| {
+            let error = file.error.as_ref().filter(|_| file.state == "failed");
+            error.is_some_and(|error| is_retryable(&error.code))
+        };
+        if task.files.iter().any(can_retry) {
             let retry = format!("To try the failed downloads again: {program} tasks retry {at}");
             self.card.heading(&retry);
         }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::show::{Bytes, Took};
 use crate::clock::{Millis, parse_rfc3339};
+use crate::download::is_retryable;
 use crate::http::App;
 use crate::http::problem::Problem;
 
@@ -166,7 +167,11 @@ impl Task {
 
     /// Whether there is a failed file that could be fetched again.
     pub(super) fn can_retry(&self) -> bool {
-        self.files.iter().any(|file| file.state == "failed")
+        let can_retry = |file: &File| {
+            let error = file.error.as_ref().filter(|_| file.state == "failed");
+            error.is_some_and(|error| is_retryable(&error.code))
+        };
+        self.files.iter().any(can_retry)
     }
 }
 
