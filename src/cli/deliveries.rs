@@ -8,7 +8,7 @@ use super::human::{self, Card, STRONG, painted};
 use super::tasks::When;
 use super::{Exit, Session, UsageError};
 use crate::clock::Millis;
-use crate::http::pretty;
+use crate::http::{Arrived, Proof, pretty};
 use crate::ingest::REASONS;
 use crate::provider::TaskId;
 
@@ -219,9 +219,16 @@ fn card(delivery: &Delivery, now: Millis) -> Card {
     card.moment("received", delivery.received_at.as_deref(), now);
     card.field("via", &human::clean(&delivery.via));
     card.field("from", &clean(&delivery.remote_addr));
-    if delivery.headers.contains_key("x-webhook-signature") {
-        card.field("signed", "the task id and x-webhook-timestamp, and nothing else");
-    }
+    let source = delivery.source.as_deref().unwrap_or_default();
+    let arrived = Arrived {
+        via: &delivery.via,
+        verdict: &delivery.verdict,
+        reason: delivery.reason.as_deref(),
+        has_signature: delivery.headers.contains_key("x-webhook-signature"),
+    };
+    // What the server's source has for keys and tokens is not told here.
+    let proof = Proof::of(&arrived, None);
+    card.field("proof", &human::clean(&proof.sentence(source)));
     card.heading("headers");
     for (name, value) in &delivery.headers {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);

@@ -56,7 +56,7 @@ mod tasks;
 mod views;
 
 pub use challenges::challenge_router;
-pub(crate) use dashboard::pretty;
+pub(crate) use dashboard::{Arrived, Proof, pretty};
 pub use events::Settings as EventSettings;
 pub use listener::{Limits, Transport, listen, serve};
 pub use openapi::openapi_json;

@@ -598,3 +598,77 @@ async fn a_test_callback_that_gets_nowhere_says_what_is_in_its_way() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_signature_is_shown_as_proof_only_where_it_was_verified() {
+    let key = "key-of-the-provider-1";
+    let server = TestServer::with(&format!(
+        "[sources.kie]\nhmac_keys = [\"{key}\"]\n[sources.open]\nallow_unverified = true\n[sources.token]\ntokens = [\"{TOKEN}\"]"
+    ))
+    .await;
+    let body = |task_id: &str| json!({"code": 501, "msg": "Failed.", "data": {"taskId": task_id}});
+    server.callback(&body("t1")).signed(key).send().await.taken();
+    server.callback(&body("t1")).signed("another key").send().await;
+    let open = server.callback_to("open", &body("t1")).signed("some key");
+    open.send().await.taken();
+    let token = server.callback_to(&format!("token?token={TOKEN}"), &body("t1"));
+    token.send().await.taken();
+
+    let told = [
+        ("kie", "accepted", "The signature covers what is marked"),
+        ("kie", "rejected", "It carries a signature that did not hold"),
+        (
+            "open",
+            "accepted",
+            "It carries a signature, but source open has no hmac_keys: nobody verified it.",
+        ),
+        ("token", "accepted", "It is proven by the token in its URL"),
+    ];
+    let browser = Browser::new(&server);
+    for (source, verdict, sentence) in told {
+        let path = format!("/v1/deliveries?source={source}&verdict={verdict}");
+        let listed = server.get(&path).await.fine();
+        let id = listed["deliveries"][0]["id"].as_str().unwrap();
+        let html = browser.get(&format!("/deliveries/{id}")).await.html;
+        assert!(html.contains(sentence), "{source} {verdict}: {html}");
+        let marks = if sentence.contains("marked") { 2 } else { 0 };
+        assert_eq!(html.matches("<mark").count(), marks, "{source} {verdict}: {html}");
+        if verdict == "accepted" {
+            let html = browser.get(&format!("/tasks/t1?source={source}")).await.html;
+            assert!(html.contains(sentence), "{source}: {html}");
+            assert_eq!(html.matches("<mark").count(), marks, "{source}: {html}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_accepted_delivery_is_shown_however_many_came_after_it() {
+    let server = TestServer::start().await;
+    let body = |n: usize| success("t1", &[format!("http://10.0.0.1/{n}.mp4")]);
+    for n in (0..26).chain([0; 25]) {
+        server.callback(&body(n)).send().await.taken();
+    }
+    let listed = server.get("/v1/deliveries?verdict=accepted").await.fine();
+    let id = listed["deliveries"][0]["id"].as_str().unwrap();
+    let html = Browser::new(&server).get("/tasks/t1?source=kie").await.html;
+    assert!(html.contains(&format!(r#"id="d-{id}""#)), "{html}");
+    assert!(html.contains("and was accepted"), "{html}");
+    assert!(html.contains("10 more are not shown"), "{html}");
+    assert_eq!(html.matches(r#"<details id="d-"#).count(), 41);
+}
+
+#[tokio::test]
+async fn no_retry_is_offered_for_files_that_are_never_retried() {
+    let server = TestServer::start().await;
+    let long = format!("http://127.0.0.1:1/{}.mp4", "x".repeat(9_000));
+    server.callback(&success("t1", &[long])).send().await.taken();
+    let task = server.wait_settled("t1").await;
+    assert_eq!(task["files"][0]["error"]["code"], "url_too_long", "{task}");
+    let offer = "Fetch failed files again";
+    let html = async || Browser::new(&server).get("/tasks/t1?source=kie").await.html;
+    assert!(!html().await.contains(offer));
+    server
+        .sabotage("UPDATE downloads SET error_code = 'expired'")
+        .await;
+    assert!(html().await.contains(offer));
+}

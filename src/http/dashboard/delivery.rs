@@ -9,6 +9,7 @@ use axum::response::Response;
 use super::deliveries::{Line, is_mendable, line, task_address};
 use super::delivery_body::Evidence;
 use super::frame::{Frame, Notice};
+use super::proof::{Arrived, Proof};
 use super::show::{At, Badge, Bytes};
 use super::{done, page};
 use crate::http::App;
@@ -44,7 +45,7 @@ struct Page {
     headers: Vec<Header>,
     body: Option<Body>,
     body_bytes: Option<Bytes>,
-    is_signed: bool,
+    proof: Proof,
     claims: Option<Claims>,
     others: Vec<Line>,
 }
@@ -131,7 +132,7 @@ pub(super) async fn show(
     let task = task_of(&app, &delivery).await?;
     let redactor = app.redactor();
     let headers = headers(&delivery, &redactor);
-    let is_signed = headers.iter().any(|header| header.name == "x-webhook-signature");
+    let proof = proof(&app, &delivery, &headers);
     page(&Page {
         line: line(&delivery, frame.now),
         received_at: At(delivery.received_at),
@@ -141,12 +142,12 @@ pub(super) async fn show(
             .as_ref()
             .map(|task| task_address(&task.task_id, &task.source)),
         action: action(&app, &delivery, task.as_ref()).await?,
-        body: body(&delivery, is_signed, &redactor),
+        body: body(&delivery, proof, &redactor),
         body_bytes: delivery.body_bytes.map(Bytes),
         claims: claims(&delivery, task.as_ref(), &redactor),
         others: others(&app, &delivery, task.as_ref(), frame.now).await?,
         headers,
-        is_signed,
+        proof,
         frame,
     })
 }
@@ -193,11 +194,21 @@ fn headers(delivery: &DeliveryRecord, redactor: &Redactor) -> Vec<Header> {
     kept.into_iter().map(header).collect()
 }
 
-fn body(delivery: &DeliveryRecord, is_signed: bool, redactor: &Redactor) -> Option<Body> {
+fn proof(app: &App, delivery: &DeliveryRecord, headers: &[Header]) -> Proof {
+    let arrived = Arrived {
+        via: &delivery.via,
+        verdict: &delivery.verdict,
+        reason: delivery.reason.as_deref(),
+        has_signature: headers.iter().any(|header| header.name == "x-webhook-signature"),
+    };
+    Proof::of(&arrived, app.ingest.sources().get(delivery.source.as_str()))
+}
+
+fn body(delivery: &DeliveryRecord, proof: Proof, redactor: &Redactor) -> Option<Body> {
     let shown = Shown::of(delivery, MAX_READ, redactor);
     let is_text = shown.text.is_some();
     let text = shown.text.or(shown.base64)?;
-    let covered = delivery.task_id.as_deref().filter(|_| is_signed);
+    let covered = delivery.task_id.as_deref().filter(|_| proof.is_signature());
     let evidence = Evidence::of(&text, covered);
     Some(Body {
         is_cut: shown.truncated || evidence.is_cut(),

@@ -18,7 +18,7 @@ pub(super) struct Evidence {
 }
 
 impl Evidence {
-    /// Of a text; `covered` is the task id, if there is a signature, which covers that and the timestamp.
+    /// Of a text; `covered` is the task id, if there is a signature that holds: it covers that and the timestamp.
     pub(super) fn of(text: &str, covered: Option<&str>) -> Self {
         let is_json = serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok();
         let mut text = if is_json { pretty(text) } else { text.to_owned() };

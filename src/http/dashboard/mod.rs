@@ -23,6 +23,7 @@ mod delivery_body;
 mod frame;
 mod login;
 mod overview;
+mod proof;
 mod reference;
 mod session;
 mod setup;
@@ -42,6 +43,7 @@ pub(super) use throttle::Throttle;
 pub(super) use trouble::no_page;
 
 use frame::Notice;
+pub(crate) use proof::{Arrived, Proof};
 pub(crate) use show::pretty;
 
 /// What a page of ours may load and do. Nothing leaves the origin, and nothing that a page shows can run.

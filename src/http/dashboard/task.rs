@@ -1,6 +1,7 @@
 //! `/tasks/{task_id}`: one task, from what went wrong to the last byte.
 
 use std::fmt;
+use std::sync::Arc;
 
 use askama::Template;
 use askama::filters::{Html, HtmlSafe, escape};
@@ -9,6 +10,7 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 
 use super::frame::{Frame, Notice};
+use super::proof::{Arrived, Proof};
 use super::show::{Ago, At, Badge, Copy, Took, pretty};
 use super::told::{Asking, Attempt, Delivery, File, Task, name_of, told};
 use super::{done, page};
@@ -18,9 +20,10 @@ use crate::http::attempts::AttemptView;
 use crate::http::problem::{Path, Problem};
 use crate::http::tasks::{Select, find, remove};
 use crate::http::views::{DeliveryView, Seen, TaskView};
-use crate::store::deliveries::DeliveryFilter;
+use crate::ingest::Sources;
+use crate::store::deliveries::{DeliveryFilter, DeliveryRecord};
 
-/// Deliveries that the page shows; the list of all has the rest.
+/// Deliveries of each sort that the page shows; the list of all has the rest.
 const DELIVERIES: i64 = 40;
 /// Characters of a prompt that stand open.
 const SHORT: usize = 600;
@@ -32,6 +35,7 @@ struct Page {
     task: Task,
     params: Option<String>,
     deliveries: Vec<Delivery>,
+    sources: Arc<Sources>,
     steps: Vec<Step>,
     /// From the first delivery to the last byte.
     took: Option<Took>,
@@ -57,17 +61,7 @@ pub(super) async fn show(
 ) -> Result<Response, Problem> {
     let Query(query) = query?;
     let record = find(&app, &task_id, query.source.as_deref()).await?;
-    let mut deliveries = Vec::new();
-    for verdict in [None, Some("rejected".to_owned())] {
-        let of_task = DeliveryFilter {
-            task: Some(record.row),
-            verdict,
-            limit: DELIVERIES,
-            ..DeliveryFilter::default()
-        };
-        deliveries.extend(app.store.list_deliveries(&of_task).await?.items);
-    }
-    deliveries.sort_by_key(|delivery| delivery.id);
+    let deliveries = deliveries_of(&app, record.row).await?;
     let attempts = app.store.attempts(record.row).await?;
     let redactor = app.redactor();
     let views: Vec<_> = deliveries
@@ -86,10 +80,29 @@ pub(super) async fn show(
             .map(|params| pretty(&redactor.text(params))),
         steps: steps(&task, &deliveries, &attempts),
         took: took(&task, &attempts),
+        sources: app.ingest.sources(),
         frame,
         task,
         deliveries,
     })
+}
+
+/// The newest of each sort, oldest first. What is accepted is asked for by itself: many that told nothing new, or
+/// contradicted it, may have come since.
+async fn deliveries_of(app: &App, task: i64) -> Result<Vec<DeliveryRecord>, Problem> {
+    let mut found = Vec::new();
+    for verdict in [Some("accepted"), None, Some("rejected")] {
+        let of_task = DeliveryFilter {
+            task: Some(task),
+            verdict: verdict.map(str::to_owned),
+            limit: DELIVERIES,
+            ..DeliveryFilter::default()
+        };
+        found.extend(app.store.list_deliveries(&of_task).await?.items);
+    }
+    found.sort_by_key(|delivery| delivery.id);
+    found.dedup_by_key(|delivery| delivery.id);
+    Ok(found)
 }
 
 /// Queues the failed files again, and comes back.
@@ -208,11 +221,31 @@ impl Page {
         name_of(&asking.kind, asking.index)
     }
 
-    fn body<'p>(&'p self, body: &str) -> Marked<'p> {
+    fn body<'p>(&'p self, body: &str, proof: &Proof) -> Marked<'p> {
         Marked {
             text: pretty(body),
-            task_id: &self.task.task_id,
+            covered: Some(self.task.task_id.as_str()).filter(|_| proof.is_signature()),
         }
+    }
+
+    fn proof(&self, delivery: &Delivery) -> Proof {
+        let arrived = Arrived {
+            via: &delivery.via,
+            verdict: &delivery.verdict,
+            reason: delivery.reason.as_deref(),
+            has_signature: delivery.headers.contains_key("x-webhook-signature"),
+        };
+        Proof::of(&arrived, self.sources.get(self.task.source.as_str()))
+    }
+
+    /// How many deliveries count for the task and are not shown. Rejected ones count for none.
+    fn hidden(&self) -> i64 {
+        let counted = self
+            .deliveries
+            .iter()
+            .filter(|delivery| delivery.verdict != "rejected");
+        let shown = i64::try_from(counted.count()).unwrap_or(i64::MAX);
+        self.task.deliveries.saturating_sub(shown)
     }
 }
 
@@ -227,12 +260,12 @@ impl Delivery {
         At(self.received_at)
     }
 
-    fn is_signed(&self) -> bool {
-        self.headers.contains_key("x-webhook-signature")
-    }
-
-    fn lines(&self) -> Vec<(&str, String, bool)> {
-        let signed = self.is_signed();
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "what templates call gets references"
+    )]
+    fn lines(&self, proof: &Proof) -> Vec<(&str, String, bool)> {
+        let signed = proof.is_signature();
         (self.headers.iter())
             .map(|(name, value)| {
                 let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -242,10 +275,10 @@ impl Delivery {
     }
 }
 
-/// A body with the task id marked where it stands for itself: the only part of it that a signature covers.
+/// A body with the task id marked where it stands for itself: the only part of it that a signature covers, if one holds.
 struct Marked<'a> {
     text: String,
-    task_id: &'a str,
+    covered: Option<&'a str>,
 }
 
 impl HtmlSafe for Marked<'_> {}
@@ -253,7 +286,10 @@ impl HtmlSafe for Marked<'_> {}
 impl fmt::Display for Marked<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plain = |text: &str| escape(text.to_owned(), Html).map_err(|_| fmt::Error);
-        let quoted = format!("\"{}\"", self.task_id);
+        let Some(covered) = self.covered else {
+            return f.write_str(&plain(&self.text)?.to_string());
+        };
+        let quoted = format!("\"{covered}\"");
         let mut rest = self.text.as_str();
         while let Some((before, after)) = rest.split_once(&quoted) {
             write!(f, "{}", plain(before)?)?;
@@ -383,12 +419,11 @@ mod tests {
     #[test]
     fn what_is_signed_is_marked_and_what_strangers_wrote_stays_text() {
         let body = r#"{"data":{"taskId":"t1","note":"t1","x":"<script>\"t1\""}}"#;
-        let shown = Marked {
-            text: pretty(body),
-            task_id: "t1",
+        for (covered, marks) in [(Some("t1"), 1), (None, 0)] {
+            let text = pretty(body);
+            let shown = Marked { text, covered }.to_string();
+            assert_eq!(shown.matches("<mark>").count(), marks, "{shown}");
+            assert!(!shown.contains("<script"), "{shown}");
         }
-        .to_string();
-        assert_eq!(shown.matches("<mark>").count(), 1, "{shown}");
-        assert!(!shown.contains("<script"), "{shown}");
     }
 }
