@@ -1,7 +1,7 @@
 //! `GET /v1/events`: what changes, told as server-sent events while it does.
 //!
 //! One feeder for all readers looks at what the store says has changed, writes it once, and hands the same bytes to everybody
-//! ([`feed`]). A reader takes them at his own pace: who falls too far behind is cut off, and comes back with the id of the last event he saw.
+//! ([`mod@feed`]). A reader takes them at his own pace: who falls too far behind is cut off, and comes back with the id of the last event he saw.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
