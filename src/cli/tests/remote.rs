@@ -350,7 +350,7 @@ async fn nobody_answers_for_a_wrong_token_without_being_asked() {
     let shown = at(&server).run("deliveries show 7").await.out;
     for expected in [
         "to do       Give the provider the right URL.\n",
-        "signed      the task id",
+        "proof       It carries a signature that was not looked at",
         "\n  \"data\": {\n    \"taskId\": \"veo_1\"\n",
     ] {
         assert!(shown.contains(expected), "{shown}");
